@@ -27,18 +27,18 @@ from typing import Any
 def episodes(data: Path, only: str) -> Iterator[dict[str, Any]]:
     """Episodes of every task, or of those of one domain, with our verdict on each."""
     from vivavoce.environments.tau2.desk import Tau2
-    from vivavoce.files import opened
-    from vivavoce.tasks.tau2_checking import DOMAINS, mutations, played
+    from vivavoce.files import open_bytes
+    from vivavoce.tasks.tau2_checking import DOMAINS, faults_of, mutations
 
     for domain in DOMAINS:
         if only not in ("", domain.folder) or not (data / domain.folder / "tasks.json").is_file():
             continue
         desk = Tau2(domain, data)
-        with opened(data / domain.folder / "tasks.json") as file:
+        with open_bytes(data / domain.folder / "tasks.json") as file:
             rows = {row["id"]: row for row in json.load(file)}
         for scenario in desk.scenarios.values():
             for what, calls, final in (("as expected", scenario.expected, True), *mutations(desk, scenario)):
-                faults = played(desk, scenario, calls, final)
+                faults = faults_of(desk, scenario, calls, final)
                 yield {
                     "domain": domain.folder,
                     "task": rows[scenario.id],

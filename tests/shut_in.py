@@ -16,4 +16,4 @@ def _shut_in() -> bool:
     return True
 
 
-needs_sandbox = pytest.mark.skipif(not _shut_in(), reason="this machine cannot shut a program in")
+needs_sandbox = pytest.mark.skipif(not _shut_in(), reason="this machine cannot isolate a program")

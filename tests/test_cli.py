@@ -73,7 +73,7 @@ def test_a_stopped_run_says_that_it_can_go_on(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, printed = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on from here" in printed
+    assert "give the same command to go on" in printed
     assert "Traceback" not in printed
 
 

@@ -74,7 +74,11 @@ def test_a_good_recipe_loads_and_each_default_comes_from_its_class(tmp_path: Pat
             r"unknown task `scoolhouse`, did you mean `schoolhouse`(?s:.*)recipe\.yaml:2",
         ),
         ("debate_reflect", "debate_reflex", r"unknown method `debate_reflex`, did you mean `debate_reflect`"),
-        ("  max_rounds: 2", "  max_rounds: 2\n  max_rounds: 3", r"key `max_rounds` stands twice(?s:.*)recipe\.yaml:12"),
+        (
+            "  max_rounds: 2",
+            "  max_rounds: 2\n  max_rounds: 3",
+            r"key `max_rounds` appears twice(?s:.*)recipe\.yaml:12",
+        ),
         ("debate:", "debate: {", r"not YAML(?s:.*)recipe\.yaml:1"),
     ],
 )
@@ -154,7 +158,7 @@ def test_recipes_are_read_in_utf_8_and_utf_16(tmp_path: Path, encoding: str) -> 
     ("data", "message"),
     [
         ("# Zoë\n".encode("latin-1"), r"not UTF-8: byte 0xeb(?s:.*)recipe\.yaml:30(?s:.*)save it as UTF-8"),
-        (b"\0", r"the character U\+0000 must not stand there(?s:.*)recipe\.yaml:30"),
+        (b"\0", r"the character U\+0000 is not allowed there(?s:.*)recipe\.yaml:30"),
         (b"seeds: [2024-13-45]\n", "not YAML: month must be in 1..12"),
         (b"seeds: &a [*a]\n", "not YAML: maximum recursion depth"),
         (b"[1, 2]: 3\n", r"a key is a list or a mapping(?s:.*)recipe\.yaml:30"),
@@ -252,7 +256,7 @@ def test_a_runs_folder_stands_for_its_recipe_and_goes_on_there(tmp_path: Path) -
         ("sft.learning_rate=.inf", "`sft.learning_rate`: Input should be a finite number"),
         ("dpo.beta=.nan", "`dpo.beta`: Input should be a finite number"),
         ("student.temperature=.inf", "`student.temperature`: Input should be a finite number"),
-        ("seeds=[1, 1]", "a seed stands there twice"),
+        ("seeds=[1, 1]", "a seed appears twice"),
         ("seeds=[-1]", "seeds are whole numbers from 0 up"),
         ("seed=99999999999999999999", "`seed`: Input should be less than"),
         (f"name={'x' * 300}", "`name`: String should have at most 100 characters"),

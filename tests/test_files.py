@@ -64,9 +64,9 @@ def test_odd_files_of_rows_are_simply_read(tmp_path: Path, name: str, data: byte
 @pytest.mark.parametrize(
     ("data", "where", "what"),
     [
-        (b'{"a": 1}\n{"a": "x', "row 2", "the line ends in the middle: was the file cut"),
-        (b'{"a": 1}\n\n{"a": ', "row 3", "the line ends in the middle: was the file cut?"),
-        (b'{"a": 1}\n[1]\n', "row 2", "a list where an object is needed"),
+        (b'{"a": 1}\n{"a": "x', "row 2", "the line is incomplete: check whether the file was cut"),
+        (b'{"a": 1}\n\n{"a": ', "row 3", "the line is incomplete: check whether the file was cut"),
+        (b'{"a": 1}\n[1]\n', "row 2", "a list is not an object"),
         (b'{"a": "Zo\xeb"}\n', "row 1", "not UTF-8: byte 0xeb"),
         (b'{"a": "\\ud83d?"}\n', "row 1", r"half a surrogate pair, \\ud83d"),
         (b'{"a": {"\\ude00": [1]}}\n', "row 1", r"half a surrogate pair, \\ude00"),
@@ -91,7 +91,7 @@ def test_a_whole_surrogate_pair_is_a_character() -> None:
 def test_a_list_of_json_is_checked_like_lines(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text('[{"a": 1}, 2]')
-    with pytest.raises(DataError, match="a number where an object is needed"):
+    with pytest.raises(DataError, match="a number is not an object"):
         list(read_rows(path))
     path.write_text('[{"a": "\\ud800"}]')
     with pytest.raises(DataError, match="half a surrogate pair"):
@@ -104,7 +104,7 @@ def test_a_list_of_json_is_checked_like_lines(tmp_path: Path) -> None:
 def test_records_that_a_run_kept_and_somebody_cut_are_told_with_their_row(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"problem": "p", "prompt": [], "completion": "c", "source": []}\n{"problem": "p"}\n')
-    with pytest.raises(DataError, match="no Example: `prompt`: Field required") as error:
+    with pytest.raises(DataError, match="not a valid Example: `prompt`: Field required") as error:
         list(read_records(path, Example))
     assert error.value.where.endswith("row 2")
 
@@ -247,7 +247,7 @@ def test_rows_are_read_whatever_form_and_name_people_gave_them(name: str, tmp_pa
         ("a.jsonl.zst", b"\x28\xb5\x2f\xfd0000", "packed by zstd"),
         ("a.csv", b"PK\x03\x04000", "a ZIP archive or a table of Excel"),
         ("a.jsonl.gz", gzip.compress(LINES * 99, mtime=0)[:40] + b"\0" * 40, "cannot read the file"),
-        ("a.jsonl", b"[1, 2]", "a number where an object is needed"),
+        ("a.jsonl", b"[1, 2]", "a number is not an object"),
         ("a.jsonl", '{"question": "\u200b", "answer": "3"}'.encode(), "field 'question' is empty"),
         ("a.jsonl", b'{"question": ["a"], "answer": "3"}', "field 'question' is a list, not text"),
     ],

@@ -97,7 +97,7 @@ def test_a_review_gives_both_streams(run: vv.Run) -> None:
     [
         ({"max_round": 2}, "did you mean `max_rounds`"),
         ({"protocol": "debate"}, "unknown protocol"),
-        ({"task": None}, "who grades"),
+        ({"task": None}, "how they are graded"),
         ({"prompts": "none"}, "unknown prompt set"),
     ],
 )

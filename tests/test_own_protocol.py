@@ -153,9 +153,9 @@ def _is_recorded(graphs: list[Graph]) -> None:
             kinds = Counter(graph.by_id[p].kind for p in n.parents)
             if n.kind == "moderation":
                 assert (n.agent, kinds) == ("ada", {"answer": 3})
-                assert all(graph.by_id[p].text in graph.asked(n)[-1]["content"] for p in n.parents)
+                assert all(graph.by_id[p].text in graph.messages_of(n)[-1]["content"] for p in n.parents)
                 assert (n.score == 1) == (len({graph.by_id[p].answer for p in n.parents}) == 1)
-                assert ("One round is left." in graph.asked(n)[-1]["content"]) == (n.round == 1)
+                assert ("One round is left." in graph.messages_of(n)[-1]["content"]) == (n.round == 1)
             elif n.round:
                 assert kinds == {"answer": 3, "moderation": 1}
             else:

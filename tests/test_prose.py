@@ -95,6 +95,12 @@ def test_texts_for_users_are_checked_as_docstrings_are(prose: ModuleType, text: 
     assert len(rules(prose.in_module(f"a = Option(help={text!r})\n"))) == 1
 
 
+@pytest.mark.parametrize("name", ["joined", "_parsed"])
+def test_a_function_is_not_called_by_a_participle_that_was_replaced(prose: ModuleType, name: str) -> None:
+    assert rules(prose.in_module(f"def {name}(): ...\n")) == ["name"]
+    assert rules(prose.in_module(f"{name} = 1\n")) == []  # a value may be called so
+
+
 def test_names_are_checked_in_tests_too(prose: ModuleType) -> None:
     checked = {path.relative_to(ROOT).parts[0] for path in prose.files()}
     assert {"README.md", "docs", "src", "tools", "tests", "schoolhouse", "benchmarks", "real"} <= checked

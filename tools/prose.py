@@ -50,6 +50,16 @@ NO_NAMES = {"mine", "yours", "some", "again", "somebody", "it", "them"} | {
 
 Fields of a class may have such names, because files have them: ``said`` in ``viva doctor --json``.
 """
+NO_FUNCTIONS = {
+    *("added", "agreed", "allowed", "assigned", "boxed", "bracketed", "charged", "chosen", "cleaned"),
+    *("clipped", "closed", "completed", "continued", "converted", "diverged", "escaped", "explained"),
+    *("extended", "filled", "fitted", "grouped", "imported", "joined", "merged", "numbered", "offered"),
+    *("ordered", "others", "padded", "parsed", "parted", "perturbed", "pooled", "received", "rehearsed"),
+    *("renamed", "repeated", "restored", "reviewed", "rounded", "sampled", "scaled", "seen", "sent", "settled"),
+    *("streamed", "stripped", "submitted", "tried", "trimmed", "typed", "unasked", "visited", "weighted"),
+    *("worded", "wrapped"),
+}
+"""Participles that have been replaced: a function is named by a verb, or by the noun for its result."""
 NAMES_ALONE = ("tests", "schoolhouse", "benchmarks", "real")
 """Folders whose names alone are checked. They talk about faulty texts, so their words are not."""
 OFF = {"typography", "annotations", "dates_times", "uncomparables", "lexical_illusions"}
@@ -141,6 +151,8 @@ def in_names(tree: ast.AST) -> Iterator[Fault]:
         name = None
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             name = node.name
+            if name.lstrip("_") in NO_FUNCTIONS:
+                yield Fault(node.lineno, "name", f"`{name}` is no verb; name what the function does or returns")
         elif isinstance(node, ast.arg):
             name = node.arg
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and id(node) not in fields:

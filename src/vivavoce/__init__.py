@@ -1,4 +1,4 @@
-"""A committee of large language models debates, criticises and reviews; your small model learns from it.
+"""Large language models debate, criticise and review each other's answers; your small model learns from them.
 
 The names below work in scripts and notebooks, without a recipe. Each is loaded when it is first used, so that
 ``import vivavoce as vv`` is instant and needs no torch::

@@ -48,20 +48,20 @@ class AgentSpec(BaseModel):
     repetition_penalty: float = Field(
         default=1.0,
         gt=0,
-        description="above 1, tokens that stand in the prompt or the reply already become less likely; 1: no penalty "
+        description="above 1, tokens that the prompt or the reply already holds become less likely; 1: no penalty "
         "(MAD-OPD's code: 1.1)",
     )
     max_new_tokens: int = Field(default=1000, ge=1, description="tokens of one reply at most (authors' code: 1,000)")
     stop: list[str] = Field(default=[], description="texts that end a reply")
     system: str = Field(
         default="",
-        description="of a teacher: text that stands before all that it is asked, beside the prompt set's own "
-        "(FAIR's code gives one teacher such a text)",
+        description="for a teacher: a text that precedes each of its prompts, beside the prompt set's own (FAIR's code "
+        "gives one teacher such a text)",
     )
     samples: int = Field(default=1, ge=1, description="answers drawn in round 0 (authors' code: 5 for the student)")
     logprobs: bool = Field(default=False, description="ask for token log-probabilities: needed to vote by probability")
     price: Price | None = Field(
-        default=None, description="of a million tokens; None: it costs nothing, or is not known"
+        default=None, description="price of a million tokens; None: the agent costs nothing, or its price is not known"
     )
     budget: Caps = Field(default=Caps(), description="caps of this agent over the whole run")
     expected_tokens: int | None = Field(
@@ -115,7 +115,7 @@ class Examination(BaseModel):
     repetition_penalty: float = Field(
         default=1.0,
         gt=0,
-        description="above 1, tokens that stand in the question or the answer already become less likely",
+        description="above 1, tokens that the question or the answer already holds become less likely",
     )
     max_new_tokens: int = Field(default=700, ge=1, description="tokens of one answer at most (authors' code: 700)")
     draws: int = Field(
@@ -134,8 +134,8 @@ class Examination(BaseModel):
     committee_rounds: int = Field(default=2, ge=1, description="answer rounds of that debate")
     self_consistency: bool = Field(
         default=False,
-        description="beside that debate, each teacher alone and all of them answer without it, as often as takes as "
-        "many tokens, at draws_temperature, and vote",
+        description="beside that debate, each teacher alone, and all together, answer without it until they have used "
+        "as many tokens, at draws_temperature, and vote",
     )
 
     def sampling(self, stop: Sequence[str]) -> Sampling:
@@ -161,15 +161,15 @@ class Statistics(BaseModel):
 
     cluster: Literal["question", "group"] = Field(
         default="question",
-        description="what is drawn by itself and counts as one observation, over all training seeds: a question, "
+        description="the unit that counts as one independent observation, over all training seeds: a question, "
         "with those that its task says belong to it (about the same passage, say), or a whole group (subject, skill)",
     )
     matters: float = Field(
         default=0.02,
         gt=0,
         lt=1,
-        description="gain from which on a difference is of interest, as a share of the questions; a comparison that "
-        "shows none is told from one that has too few questions to tell",
+        description="smallest gain that matters, as a share of the questions; it separates comparisons that show no "
+        "such gain from those that have too few questions to tell",
     )
 
 
@@ -197,13 +197,16 @@ class Scale(BaseModel):
     parts: int = Field(
         default=8,
         ge=1,
-        description="parts that the training questions are cut into; several for each node, so that a node that dies "
-        "takes little with it",
+        description="parts that the training questions are cut into; several "
+        "for each node, so that little work is lost "
+        "if a node fails",
     )
     address: str | None = Field(
-        default=None, description="of the cluster; None: that of RAY_ADDRESS, or a cluster of this machine alone"
+        default=None,
+        description="address address address of the cluster; None: that of RAY_ADDRESS, or a cluster of this machine "
+        "alone",
     )
-    cpus: float = Field(default=1.0, gt=0, description="cores that a part takes on its node")
+    cpus: float = Field(default=1.0, gt=0, description="cores that a part uses on its node")
 
 
 class Devices(BaseModel):
@@ -255,7 +258,7 @@ class Recipe(BaseModel):
         default=Examination(), description="how students, and the committee beside them, are tested"
     )
     also_test: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*$")], TaskSpec] = Field(
-        default={}, description="further tests by name, each a task whose test questions every student sits as well"
+        default={}, description="further tests by name, each a task whose test questions every student answers as well"
     )
     judge: Judge | None = Field(
         default=None,
@@ -269,7 +272,7 @@ class Recipe(BaseModel):
     parallel: int = Field(
         default=1,
         ge=1,
-        description="students at work at once: in training, each in a process of its own, or answering",
+        description="students that are trained at once, each in a process of its own, or that answer at once",
     )
     pairs: Literal["all"] | list[tuple[str, str]] = Field(
         default=[],
@@ -282,8 +285,8 @@ class Recipe(BaseModel):
         description="trackers that show spend, agreement, loss and accuracy: trackio, wandb, mlflow, tensorboard; all "
         "of them stay on this machine unless your environment says otherwise",
     )
-    currency: str = Field(default="USD", description="how money is called; a label")
-    budget: Budget = Field(default=Budget(), description="caps; at one of them the run stops, and goes on when raised")
+    currency: str = Field(default="USD", description="name of the currency; only a label")
+    budget: Budget = Field(default=Budget(), description="caps; the run stops at a cap, and goes on after you raise it")
 
     @property
     def rules(self) -> Talk:
@@ -390,7 +393,7 @@ class Recipe(BaseModel):
         names = [spec.name for spec in self.judge.agents] if self.judge else []
         for i, name in enumerate(names):
             if name in others + names[:i]:
-                what = f"a judge is called `{name}`, like somebody else: give each agent a name of its own"
+                what = f"a judge and another agent are both called `{name}`: give each agent a name of its own"
                 raise Misplaced(what, "judge", "agents", i, "name")
         return self
 
@@ -408,7 +411,10 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _student_is_asked_plainly(self) -> Recipe:
         if self.student.system:
-            what = "a student is asked by the prompt set alone, in tests as in training: write this into its answer.md"
+            what = (
+                "a student's prompts come from the prompt set alone, in tests as in training: write this text "
+                "into the set's answer.md"
+            )
             raise Misplaced(what, "student", "system")
         return self
 
@@ -425,7 +431,7 @@ class Recipe(BaseModel):
     def _each_once(cls, seeds: list[int]) -> list[int]:
         if len(set(seeds)) < len(seeds):
             raise ValueError(
-                f"a seed stands there twice, and would make one student twice: {', '.join(map(str, seeds))}"
+                f"a seed appears twice, and would train the same student twice: {', '.join(map(str, seeds))}"
             )
         if not all(0 <= seed < 2**63 for seed in seeds):
             raise ValueError("seeds are whole numbers from 0 up")
@@ -455,8 +461,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"not YAML: {e.problem}", f"{path}:{line}", "check indentation and quotes") from e
     except yaml.reader.ReaderError as e:
         line = text.count("\n", 0, e.position) + 1
-        what = f"not YAML: the character U+{ord(text[e.position]):04X} must not stand there"
-        raise RecipeError(what, f"{path}:{line}", "take it out") from e
+        what = f"not YAML: the character U+{ord(text[e.position]):04X} is not allowed there"
+        raise RecipeError(what, f"{path}:{line}", "remove it") from e
     except RecipeError:
         raise
     except (ValueError, RecursionError) as e:  # such as a date without such a day, or an alias inside itself
@@ -561,7 +567,7 @@ def override(values: dict[str, Any], change: str, where: str) -> None:
         elif isinstance(at, dict):
             at = at.setdefault(step, {})
         else:
-            raise RecipeError(f"there is no `{step}` to go into", where, do)
+            raise RecipeError(f"there is no section `{step}`", where, do)
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as e:  # ValueError: a date without such a day
@@ -571,4 +577,4 @@ def override(values: dict[str, Any], change: str, where: str) -> None:
     elif isinstance(at, dict):
         at[last] = value
     else:
-        raise RecipeError(f"there is no `{last}` to set", where, do)
+        raise RecipeError(f"there is no key `{last}`", where, do)

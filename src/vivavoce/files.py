@@ -54,7 +54,7 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
             head = file.read(4)
         for mark, form in _PACKED.items():
             if head.startswith(mark):
-                raise DataError(f"the file is {form}, and no text", str(path), "unpack it, or save it as text")
+                raise DataError(f"the file is {form}, and not text", str(path), "unpack it, or save it as text")
         with gzip.open(path, "rb") if head.startswith(_GZIP) else path.open("rb") as file:
             yield cast(IO[bytes], file)
     except (OSError, EOFError, zlib.error) as error:
@@ -82,7 +82,7 @@ def decode(data: bytes, where: str) -> str:
         if wide:
             raise DataError(f"not UTF-16, though it begins so: {error.reason}", where, _SAVE) from error
         line = data.count(b"\n", 0, error.start) + 1
-        what = f"not UTF-8: byte 0x{data[error.start]:02x} stands for no character there"
+        what = f"not UTF-8: byte 0x{data[error.start]:02x} is not a character there"
         raise DataError(what, f"{where}:{line}", f"{_SAVE}; an editor may call what it has now Latin-1") from error
 
 
@@ -124,13 +124,13 @@ def json_object(line: bytes, where: str) -> dict[str, Any]:
         cut = isinstance(error, json.JSONDecodeError) and (
             error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")
         )
-        what = "the line ends in the middle: was the file cut?" if cut else f"not a line of JSON: {error}"
+        what = "the line is incomplete: check whether the file was cut" if cut else f"not a line of JSON: {error}"
         do = "the file must hold one JSON object a line"
         if b"\0" in line[:200]:
             what, do = "not UTF-8: it looks like UTF-16 or UTF-32 without a byte order mark", _SAVE
         raise DataError(what, where, do) from error
     if not isinstance(value, dict):
-        raise DataError(f"{kind_of(value)} where an object is needed", where, "write one JSON object a line")
+        raise DataError(f"{kind_of(value)} is not an object", where, "write one JSON object a line")
     if _SURROGATE.search(line):
         need_text(value, where)
     return value
@@ -142,14 +142,14 @@ def object_in(path: Path, do: str) -> dict[str, Any]:
     try:
         value = json.loads(text_of(path))
     except (ValueError, RecursionError) as error:  # DataError is a ValueError too
-        where, what = f"{path}", f"the file is no JSON: {error}"
+        where, what = f"{path}", f"the file is not JSON: {error}"
         if isinstance(error, DataError):
             where, what = error.where, error.what
         elif isinstance(error, json.JSONDecodeError):
-            where, what = f"{path}:{error.lineno}", f"the file is no JSON: {error.msg}"
+            where, what = f"{path}:{error.lineno}", f"the file is not JSON: {error.msg}"
         raise DataError(what, where, do) from error
     if not isinstance(value, dict):
-        raise DataError(f"the file holds {kind_of(value)} where an object is needed", str(path), do)
+        raise DataError(f"the file holds {kind_of(value)}, not an object", str(path), do)
     return value
 
 
@@ -165,8 +165,8 @@ def need_text(value: Any, where: str) -> None:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         half = f"\\u{ord(error.object[error.start]):04x}"
-        what = f"half a surrogate pair, {half}: it is no character, and no file can hold it"
-        raise DataError(what, where, "put the whole character there, or take the row out") from error
+        what = f"half a surrogate pair, {half}: it is not a character, and no file can hold it"
+        raise DataError(what, where, "put the whole character there, or remove the row") from error
 
 
 def read_records(path: Path, kind: type[T]) -> Iterator[T]:
@@ -179,8 +179,8 @@ def read_records(path: Path, kind: type[T]) -> Iterator[T]:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             key = ".".join(map(str, first["loc"]))
-            what = f"no {kind.__name__}: " + (f"`{key}`: {first['msg']}" if key else first["msg"])
-            raise DataError(what, f"{path}, row {number}", "was the file cut or edited?") from error
+            what = f"not a valid {kind.__name__}: " + (f"`{key}`: {first['msg']}" if key else first["msg"])
+            raise DataError(what, f"{path}, row {number}", "check whether the file was cut or edited") from error
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -96,7 +96,7 @@ class Pool(Generic[P]):
         self.idle, self._owner = list[P](), os.getpid()
 
     @contextmanager
-    def taken(self) -> Iterator[P]:
+    def take(self) -> Iterator[P]:
         """A process, for as long as the block runs; it is waited for if all are in use."""
         if self._owner != os.getpid():  # a fork does not share its parent's pipes
             self._begin()

@@ -21,7 +21,7 @@ from typing import Any
 from vivavoce.agents.journal import Journal
 from vivavoce.config import Recipe, load_recipe, what_decides
 from vivavoce.errors import DataError, RunBusy, RunConflict
-from vivavoce.run import Run, Share, begun_with, changed_keys, manifest_of, share_in
+from vivavoce.run import Run, Share, changed_keys, first_recipe, manifest_of, share_in
 from vivavoce.version import __version__
 
 _MAKE = "make one with `viva run RECIPE --part I/N`"
@@ -53,14 +53,14 @@ def open_parts(recipe: Recipe, paths: Sequence[Path]) -> Iterator[list[Part]]:
     with ExitStack() as stack:
         for path in _different(paths):
             _need_part(path)
-            stack.enter_context(_held(path))
-            share = _checked(recipe, path)
+            stack.enter_context(_hold(path))
+            share = _check_part(recipe, path)
             of = of or share.of
             if share.of != of:
                 what = f"this is part {share}, and the parts before it are of {of}"
-                raise RunConflict(what, str(path), f"merge the {of} parts alone")
+                raise RunConflict(what, str(path), f"merge the {of} parts of one run, and no others")
             if share.number in by_number:
-                what = f"part {share} is there twice: {by_number[share.number]} and {path}"
+                what = f"part {share} is given twice: {by_number[share.number]} and {path}"
                 raise RunConflict(what, str(path), "leave one of them out")
             by_number[share.number] = path
         if missing := [str(Share(i, of)) for i in range(1, of + 1) if i not in by_number]:
@@ -99,19 +99,19 @@ def _need_part(path: Path) -> None:
     if not path.is_dir():
         raise DataError("there is no such directory", str(path), _MAKE)
     if share_in(path) is None:
-        raise DataError("this is no part of a run", str(path), _MAKE)
+        raise DataError("the directory is not a part of a run", str(path), _MAKE)
     if not (path / "recipe.yaml").is_file():
         raise DataError("this part has no recipe.yaml any more", str(path), f"bring it back, or {_MAKE}")
 
 
-def _checked(recipe: Recipe, path: Path) -> Share:
+def _check_part(recipe: Recipe, path: Path) -> Share:
     """The share of the part that lies in a directory, which can be merged into a run of ``recipe``."""
     manifest, part = manifest_of(path), share_in(path)
     assert part is not None, path
     if (by := manifest.get("vivavoce")) != __version__:
         what = f"part {part} was made by vivavoce {by}, and this is {__version__}"
         raise RunConflict(what, str(path), "make and merge all parts with one version")
-    made, here = what_decides(begun_with(path, recipe) or {}), what_decides(recipe.model_dump(mode="json"))
+    made, here = what_decides(first_recipe(path, recipe) or {}), what_decides(recipe.model_dump(mode="json"))
     if changed := changed_keys(made, here):
         what = f"part {part} was made by another recipe; it differs in {', '.join(changed)}"
         raise RunConflict(what, str(path), "merge it by its own recipe, or make it again by this one")
@@ -137,7 +137,7 @@ def _journal(path: Path, share: Share) -> Iterator[Journal]:
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[None]:
+def _hold(path: Path) -> Iterator[None]:
     """Hold a part, so that no other process works in it meanwhile."""
     try:
         lock = (path / "run.lock").open("a")

@@ -61,7 +61,7 @@ def mistakes_in(error: ValidationError, model: type[BaseModel]) -> list[tuple[st
         if problem["type"] == "default_factory_not_called":  # for another mistake, which is told
             continue
         loc = (*problem["loc"], *getattr(cause, "loc", ()))
-        mistakes.append((plugins.mistake(problem, _known(model, loc[:-1]), loc), loc))
+        mistakes.append((plugins.mistake(problem, _known_keys(model, loc[:-1]), loc), loc))
     return mistakes
 
 
@@ -75,7 +75,7 @@ def all_in_one(mistakes: Sequence[tuple[str, tuple[str | int, ...]]], where: Lin
     )
 
 
-def _known(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
+def _known_keys(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
     """Keys that the model at ``loc`` has."""
     at: Any = model
     for key in loc:
@@ -102,7 +102,7 @@ def need_each_key_once(node: yaml.Node | None, path: Path) -> None:
                 raise RecipeError("a key is a list or a mapping", f"{path}:{key.start_mark.line + 1}", "name it")
             if key.value in seen:
                 raise RecipeError(
-                    f"key `{key.value}` stands twice", f"{path}:{key.start_mark.line + 1}", "keep one of them"
+                    f"key `{key.value}` appears twice", f"{path}:{key.start_mark.line + 1}", "keep one of them"
                 )
             seen.add(key.value)
             need_each_key_once(value, path)

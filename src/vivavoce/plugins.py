@@ -128,7 +128,7 @@ def load_file(path: str | Path, where: str) -> ModuleType:
     """Import the Python file at ``path``. Raises RecipeError if there is none, or it is not Python."""
     path = Path(path)
     if not path.is_file():
-        raise RecipeError(f"there is no file {path}", where, f"it is looked for in {Path.cwd()}")
+        raise RecipeError(f"there is no file {path}", where, f"give its path from {Path.cwd()}, or an absolute path")
     # one module for one content, so that a file that was edited is not answered from the last import
     name = f"{_OWN}{digest([str(path.resolve()), path.read_bytes().hex()])[:12]}"
     if name in sys.modules:
@@ -145,7 +145,7 @@ def load_file(path: str | Path, where: str) -> ModuleType:
         if isinstance(e, UserError) or not isinstance(e, Exception):
             raise
         if isinstance(e, SyntaxError):  # of the file, or of one that it imports
-            at = _shown(Path(e.filename or path))
+            at = _short_path(Path(e.filename or path))
             raise RecipeError(f"the file is not Python: {e.msg}", f"{at}:{e.lineno}", "correct it") from e
         line = own_line(e)
         raise RecipeError(f"the file cannot be imported: {_error_text(e)}", line or str(path), "correct it") from e
@@ -159,12 +159,12 @@ def own_line(error: BaseException) -> str:
         if is_own(trace.tb_frame.f_globals.get("__name__", "")):
             code = trace.tb_frame.f_code
             where = "" if code.co_name == "<module>" else f", in {code.co_name}"
-            at = f"{_shown(Path(code.co_filename))}:{trace.tb_lineno}{where}"
+            at = f"{_short_path(Path(code.co_filename))}:{trace.tb_lineno}{where}"
         trace = trace.tb_next
     return at
 
 
-def _shown(file: Path) -> Path:
+def _short_path(file: Path) -> Path:
     return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
 
 

@@ -325,7 +325,7 @@ def open_run(
         lock.write(platform.node())  # other machines that see the disk must not read the journal meanwhile
         lock.flush()
         new = recipe.model_dump(mode="json")
-        old = begun_with(path, recipe) or new
+        old = first_recipe(path, recipe) or new
         both = what_decides(old), what_decides(new)
         if changed_keys(*_unheard(path, *both)):
             changed = changed_keys(*both)
@@ -348,7 +348,10 @@ def open_run(
             lenders = run.manifest.get("lenders", [])
             if str(lender) not in lenders:
                 run.note(lenders=[*lenders, str(lender)])
-            say(f"{lender} has asked some of this: its replies are taken, and not paid again (--alone asks anew)")
+            say(
+                f"{lender} has paid for some of these calls: its replies are used and not paid again (--alone "
+                "asks anew)"
+            )
 
         with (
             _replies(store, earlier, lent) as below,
@@ -404,7 +407,7 @@ _EARLIER = {"limit_takes": "first", "id_field": "null"}
 """The options of tasks, new in 2, that read as 1 did."""
 
 
-def begun_with(path: Path, recipe: Recipe) -> dict[str, Any] | None:
+def first_recipe(path: Path, recipe: Recipe) -> dict[str, Any] | None:
     """The recipe that a run was begun with. Keys that came with a later version have their defaults.
 
     Options of tasks whose meaning has changed keep their old meaning, so that a run goes on with the questions that it

@@ -80,7 +80,7 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> McNemar:
     """
     a_only = sum(bool(x) and not y for x, y in zip(a, b, strict=True))
     b_only = sum(bool(y) and not x for x, y in zip(a, b, strict=True))
-    return McNemar(a_only, b_only, _flipped([(1, a_only + b_only)], abs(a_only - b_only)))
+    return McNemar(a_only, b_only, _flip_sizes([(1, a_only + b_only)], abs(a_only - b_only)))
 
 
 def kappa(a: Sequence[bool], b: Sequence[bool]) -> float | None:
@@ -248,10 +248,10 @@ def flip_test(totals: Sequence[float]) -> float:
     Source: Fisher 1935, The Design of Experiments, ch. 3; Winkler et al. 2015, NeuroImage 123:253 (whole-block flips).
     """
     sizes = Counter(round(abs(t)) for t in totals)
-    return _flipped([(size, count) for size, count in sizes.items() if size], abs(round(sum(totals))))
+    return _flip_sizes([(size, count) for size, count in sizes.items() if size], abs(round(sum(totals))))
 
 
-def _flipped(sizes: Sequence[tuple[int, int]], sum_: int) -> float:
+def _flip_sizes(sizes: Sequence[tuple[int, int]], sum_: int) -> float:
     """The same of totals of known size: ``(size, how many)``."""
     if not sum_:
         return 1.0

@@ -304,13 +304,13 @@ def test_an_engine_that_runs_already_is_asked_at_its_address_and_waited_for(
             one.kill()
             one.wait()
     assert len(lives) == 2
-    assert capsys.readouterr().err.count("does not answer: it is waited for") == 2, "once for each time"
+    assert capsys.readouterr().err.count("does not answer: the run waits for it") == 2, "once for each time"
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"engine": "sglang"}, "SGLang is not started here"),
+        ({"engine": "sglang"}, "does not start SGLang"),
         ({"url": "http://h:1", "python": "python3"}, "`url` names one that runs already"),
         ({"url": "h:1"}, "no address"),
         ({"served_name": "x"}, "give its `url`"),
@@ -409,7 +409,7 @@ def test_a_model_at_an_address_is_looked_at_before_anything_is_paid(
         return "well"
 
     assert "has not answered for 0.5 s" in looked(url="http://127.0.0.1:9", start_s=0.5)
-    assert "does not answer: it is waited for, 0.5 s at most" in capsys.readouterr().err
+    assert "does not answer: the run waits for it, 0.5 s at most" in capsys.readouterr().err
     replies(served(model, logs, name="theirs"), questions(1), GREEDY)
     url = json.loads((logs / "theirs.json").read_text())["url"]
     assert looked(url=url) == "well"

@@ -78,7 +78,7 @@ def test_a_run_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(tmp_pat
     )
     assert "cannot write the journal" in made["said"]
     assert "full" in made["said"]
-    assert "free some room and give the same command" in made["said"]
+    assert "free disk space and give the same command" in made["said"]
     assert made["done"] > 2, made
     assert made["kept"], "no completed call is lost"
     assert made["asked"] == list(range(made["done"], made["done"] + 5)), "nor made again"
@@ -111,4 +111,4 @@ def test_a_store_whose_disk_is_full_stops_nobody(tmp_path: Path) -> None:
     assert len(made["said"]) == 1
     assert "the run goes on without it" in made["said"][0]
     assert 0 < made["kept"] < 200, "what was written before is still there"
-    assert "free some room" in made["refused"], made
+    assert "free disk space" in made["refused"], made

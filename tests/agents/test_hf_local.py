@@ -124,7 +124,7 @@ def test_a_template_that_takes_no_conversation_stops_the_run(tiny_model: Path, t
     agent = make(folder)
     [error] = asyncio.run(closing(agent, agent.reply(question(1), SAMPLING, 1)))
     assert isinstance(error, RecipeError)
-    assert "takes no conversation of user: it refuses them: no" in error.what
+    assert "accepts no conversation of user: it refuses them: no" in error.what
 
 
 def test_identity_follows_the_content_of_the_folder(tiny_model: Path, tmp_path: Path) -> None:

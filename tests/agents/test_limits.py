@@ -91,8 +91,8 @@ def test_the_window_opens_again_when_the_crowd_is_gone() -> None:
                 try:
                     outcome = await server.ask()
                     if isinstance(outcome, Reply):
-                        return limits.answered(turn)
-                    limits.refused(turn, outcome.wait_s or 0.0)
+                        return limits.count_answered(turn)
+                    limits.count_refused(turn, outcome.wait_s or 0.0)
                     wait_s = await limits.stay(outcome.wait_s or 0.0)
                 finally:
                     limits.leave(turn)
@@ -117,10 +117,10 @@ def test_a_refusal_that_is_everybodys_stops_all_and_another_one_only_itself() ->
             turn = await limits.enter("ada", 0)
             sent.append(limits.now())
             if i == 0:
-                limits.refused(turn, 60.0, everybody)
+                limits.count_refused(turn, 60.0, everybody)
             else:
                 await asyncio.sleep(0.1)
-                limits.answered(turn)
+                limits.count_answered(turn)
             limits.leave(turn)
 
         await asyncio.gather(*(call(i) for i in range(40)))

@@ -231,7 +231,7 @@ def test_missing_usage_is_marked(faulty: FaultyServer, caplog: pytest.LogCapture
     agent, replies = ask(faulty, GREEDY, GREEDY)
     assert [reply.usage for reply in replies if isinstance(reply, Reply)] == [Usage(), Usage()]
     assert agent.unmetered == 2
-    assert sum("no usage" in record.message for record in caplog.records) == 1
+    assert sum("does not report token usage" in record.message for record in caplog.records) == 1
 
 
 def test_a_full_address_of_a_call_is_refused_with_the_one_to_write() -> None:

@@ -55,7 +55,7 @@ def test_who_is_not_listed_is_asked_one_question_that_is_kept(tmp_path: Path) ->
 
 @pytest.mark.parametrize("backend", ["openai_chat", "anthropic_messages"])
 def test_an_address_at_which_nobody_is_is_told(backend: str, tmp_path: Path) -> None:
-    with pytest.raises(AgentUnusable, match="cannot be asked: unreachable") as error:
+    with pytest.raises(AgentUnusable, match="cannot answer any call: unreachable") as error:
         reached(tmp_path / "j", {"base_url": "http://127.0.0.1:9", "model": "ada"}, backend=backend)
     assert "whether the server is up" in error.value.do
 
@@ -76,7 +76,7 @@ def test_a_key_that_is_not_taken_is_told_without_a_call(
     with FaultyServer() as server:
         server.lists = "status=401"
         given = {"base_url": server.base_url, "model": "ada", "api_key_env": "TEST_KEY"}
-        with pytest.raises(AgentUnusable, match="cannot be asked: auth") as error:
+        with pytest.raises(AgentUnusable, match="cannot answer any call: auth") as error:
             reached(tmp_path / "j", given, backend=backend)
         assert "check the key in $TEST_KEY" in error.value.do
         assert "sk-wrong" not in str(error.value)

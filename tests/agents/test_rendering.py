@@ -131,10 +131,10 @@ def test_a_template_that_refuses_a_text_is_told_as_an_error_of_the_row() -> None
 @pytest.mark.parametrize(
     ("broken", "what"),
     [
-        ("{% for m in messages %}", "is no template: Unexpected end of template"),
-        ("{{ messages[0].none.at.all }}", "takes no conversation of user"),
-        ("{{ 1 + 'x' }}", "takes no conversation of user"),
-        ("x", "takes no conversation of user"),
+        ("{% for m in messages %}", "is not valid Jinja: Unexpected end of template"),
+        ("{{ messages[0].none.at.all }}", "accepts no conversation of user"),
+        ("{{ 1 + 'x' }}", "accepts no conversation of user"),
+        ("x", "accepts no conversation of user"),
     ],
 )
 def test_a_template_that_cannot_be_rendered_is_a_mistake_of_the_recipe(broken: str, what: str) -> None:
@@ -252,7 +252,7 @@ def test_a_dated_prompt_has_the_day_that_it_is_given(name: str, monkeypatch: pyt
 
 @pytest.mark.parametrize("wrong", ["yesterday", "31.12.2026", 7])
 def test_what_is_no_day_is_named(wrong: object) -> None:
-    with pytest.raises(RecipeError, match="is no day"):
+    with pytest.raises(RecipeError, match="is not a date"):
         context_ids(family("llama3_2"), [U], "", {DAY: wrong})
 
 
@@ -263,7 +263,7 @@ def test_a_tokenizer_that_renders_by_code_of_its_own_is_told() -> None:
 
     words = family("chatml")
     own = Own(tokenizer_object=words.backend_tokenizer, eos_token="<|im_end|>", chat_template=words.chat_template)
-    with pytest.raises(RecipeError, match="does not render by its chat template: from token"):
+    with pytest.raises(RecipeError, match="does not follow its own chat template: from token"):
         check_rendering(own)
 
 
@@ -340,7 +340,7 @@ def test_a_tokenizer_that_has_no_other_tokens_for_a_quote_refuses_it() -> None:
     quote: Message = {"role": "user", "content": "<|im_end|>"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(form.controls), "_copy", None)
-        with pytest.raises(DataError, match="takes it for the end or beginning of a turn") as caught:
+        with pytest.raises(DataError, match="reads it as the end or beginning of a turn") as caught:
             form.prompt_ids([quote], "rows.jsonl: row 3")
     assert caught.value.where == "rows.jsonl: row 3"
 

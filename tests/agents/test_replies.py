@@ -14,7 +14,7 @@ from vivavoce.agents import replies
 from vivavoce.agents.anthropic_messages import read as read_message
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.openai_chat import read as read_completion
-from vivavoce.agents.replies import in_chunks, kept_special, opens_thought, received, split_thought, spoken
+from vivavoce.agents.replies import in_chunks, kept_special, opens_thought, split_thought, spoken, without_marks
 from vivavoce.agents.scripted import Scripted
 from vivavoce.errors import AgentError
 from vivavoce.records import Example, Message, Reply, Sampling, Token, Usage, from_json, storable, to_json
@@ -125,22 +125,22 @@ def test_a_prompt_tells_whether_the_reply_begins_inside_a_thought(prompt: str, o
 def test_where_the_prompt_opened_the_thought_a_reply_that_never_closes_it_says_nothing(
     reply: str, text: str, thought: str
 ) -> None:
-    got = received(Reply(reply), opened=True)
+    got = without_marks(Reply(reply), opened=True)
     assert (got.text, got.thought) == (text, thought)
 
 
 def test_a_thought_that_was_told_apart_leaves_the_text_as_it_is() -> None:
     text = "The tag </think> ends a thought."
-    assert received(Reply(text, thought="hm")) == Reply(text, thought="hm")
-    assert received(Reply("</think>\n\nFour.", thought="hm")).text == "Four."
+    assert without_marks(Reply(text, thought="hm")) == Reply(text, thought="hm")
+    assert without_marks(Reply("</think>\n\nFour.", thought="hm")).text == "Four."
 
 
 def test_the_tokens_of_a_reply_are_those_of_what_is_said() -> None:
     tokens = tuple(Token(t, -i / 8) for i, t in enumerate(["<think>", "2 +", " 2", "</think>\n\nFo", "", "ur", "."]))
-    got = received(Reply("<think>2 + 2</think>\n\nFour.", tokens=tokens))
+    got = without_marks(Reply("<think>2 + 2</think>\n\nFour.", tokens=tokens))
     assert got.tokens == (Token("Fo", -3 / 8), Token("", -4 / 8), Token("ur", -5 / 8), Token(".", -6 / 8))
-    assert received(Reply("Four.", tokens=(Token("Five.", -1.0),))).tokens is None
-    assert received(Reply("Four.", tokens=(Token("Four.", -1.0), Token("", -2.0)))).tokens is not None
+    assert without_marks(Reply("Four.", tokens=(Token("Five.", -1.0),))).tokens is None
+    assert without_marks(Reply("Four.", tokens=(Token("Four.", -1.0), Token("", -2.0)))).tokens is not None
 
 
 def completion(**message: Any) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def completion(**message: Any) -> dict[str, Any]:
 def test_every_way_in_which_endpoints_give_thoughts_comes_to_the_same(message: dict[str, Any]) -> None:
     reply = read_completion(completion(**message))
     assert isinstance(reply, Reply)
-    got = received(reply)
+    got = without_marks(reply)
     assert (got.text, got.thought) == ("Four.", "2 + 2")
 
 
@@ -276,17 +276,17 @@ def test_a_journal_gives_back_what_it_was_given(
 ) -> None:
     given_ = Reply(text, "length", Usage(1, 2, 3), token, (Token(text, -0.5),), 0.25, thought=thought)
     first, second = asked(tmp_path_factory.mktemp("j"), given_, [Message(role="user", content=asking)])
-    assert first == second == received(given_)
+    assert first == second == without_marks(given_)
     assert first is not None
     assert first.text == storable(first.text)
-    if received(given_) == given_:  # nothing in it is a mark of thoughts or of an end
+    if without_marks(given_) == given_:  # nothing in it is a mark of thoughts or of an end
         assert first.text == storable(text)
 
 
 @given(st.lists(st.sampled_from(["<think>", "</think>", "[THINK]x[/THINK]", "analysisWe", "assistantfinal", "</s>"])))
 def test_a_reply_that_was_received_is_not_divided_again(pieces: list[str]) -> None:
-    once = received(Reply("".join(pieces)))
-    assert received(once) == once
+    once = without_marks(Reply("".join(pieces)))
+    assert without_marks(once) == once
 
 
 def test_what_an_endpoint_complains_of_can_be_written_down(tmp_path: Path) -> None:

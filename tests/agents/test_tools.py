@@ -167,7 +167,7 @@ def test_an_agent_that_takes_no_tools_is_never_offered_any(tmp_path: Path) -> No
         with Journal(tmp_path / "journal.sqlite") as journal:
             await journal.call(agent, SAID, OFFERED, 3)
 
-    with pytest.raises(AssertionError, match="tell it of them in words"):
+    with pytest.raises(AssertionError, match="describe them in the prompt"):
         asyncio.run(run())
 
 

@@ -67,8 +67,8 @@ def unusable(results: list[Answered | BaseException]) -> AgentUnusable:
         ("error=429,insufficient_quota,pay", "pay", "add credit"),
         ("redirect=308,https://elsewhere.invalid/v1", "it points to https://elsewhere.invalid/v1", "`base_url`"),
         ("body=<html>Hello</html>", "a web page", "`base_url`"),
-        ("body=nothing of the kind", "3 attempts", "look at what"),
-        ("status=500", "(3 attempts)", "look at what"),
+        ("body=nothing of the kind", "3 attempts", "find out what"),
+        ("status=500", "(3 attempts)", "find out what"),
         ("busy=86400", "asked to wait 86400 s", "ask the provider for a higher limit"),
     ],
 )
@@ -219,12 +219,12 @@ def test_of_half_a_usage_the_missing_half_is_charged_as_reserved() -> None:
         ledger = Ledger(run=Caps(tokens=1000))
         ticket = await ledger.admit("ada", "s", None, "x" * 100, 20)
         assert ticket is not None
-        assert ledger.charged(ticket, Usage(7, 5, 3)) == Usage(7, 5, 3)
-        assert ledger.charged(ticket, Usage(7, 0, 3)) == Usage(7, 20, 3)
-        assert ledger.charged(ticket, Usage()) == Usage(100, 20)
+        assert ledger.charge_for(ticket, Usage(7, 5, 3)) == Usage(7, 5, 3)
+        assert ledger.charge_for(ticket, Usage(7, 0, 3)) == Usage(7, 20, 3)
+        assert ledger.charge_for(ticket, Usage()) == Usage(100, 20)
         free = await Ledger().admit("ada", "s", None, "x" * 100, 20)
         assert free is not None
-        assert Ledger().charged(free, Usage()) == Usage()
+        assert Ledger().charge_for(free, Usage()) == Usage()
 
     asyncio.run(run())
 

@@ -227,8 +227,8 @@ def test_options_are_lettered_as_our_task_asks_them_and_read_by_letter_or_text(t
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"options": "four"}, "'options' is no list"),
-        ({"options": ["a", ""]}, "'options' is no list"),
+        ({"options": "four"}, "'options' is not a list"),
+        ({"options": ["a", ""]}, "'options' is not a list"),
         ({"gold_answer": "7"}, "none of 4 options"),
         ({"gold_answer": "nothing follows"}, "none of 4 options"),
     ],
@@ -261,15 +261,15 @@ def changed(kind: str, **values: Any) -> Callable[[Files], object]:
         (changed("rationale", id=8), "record 7 is missing", "rationale_round0.json"),
         (
             lambda f: f["feedback"].append(FEEDBACK | {"id": 9}),
-            "record 9 is no mistake",
+            "record 9 is not among the mistakes",
             "feedback_round0.json, record 2",
         ),
-        (lambda f: f["false"].append(MISTAKE), "id 7 stands there twice", "false_round0.json, record 2"),
+        (lambda f: f["false"].append(MISTAKE), "id 7 appears twice", "false_round0.json, record 2"),
         (changed("false", id="7"), "the id is '7'", "record 1"),
         (changed("feedback", question="2 + 3?"), "'question' differs", "feedback_round0.json, record 1"),
         (
             lambda f: [r[0].update(gold_answer="many") for r in f.values()],
-            "'many' is no number",
+            "'many' is neither a number",
             "false_round0.json, record 1",
         ),
         (lambda f: f["feedback"][0].pop("bob_feedback"), "no field 'bob_feedback'", "record 1"),

@@ -10,7 +10,7 @@ from vivavoce.data.acceptance import AcceptRules, decide
 from vivavoce.data.two_task import (
     Items,
     Lessons,
-    chosen,
+    choose_items,
     feedback_rows,
     only,
     rationale_rows,
@@ -54,7 +54,7 @@ def ids(graphs: list[Graph]) -> set[str]:
 
 
 def learnt(items: Items, seed: int = 0) -> set[str]:
-    return ids(chosen(EXAM, items, LESSONS, seed))
+    return ids(choose_items(EXAM, items, LESSONS, seed))
 
 
 def test_items_are_the_mistakes_or_all_or_as_many_drawn_from_all() -> None:
@@ -67,7 +67,7 @@ def test_items_are_the_mistakes_or_all_or_as_many_drawn_from_all() -> None:
 
 
 def test_what_is_drawn_hangs_on_the_seed_and_the_questions_and_on_no_order() -> None:
-    assert ids(chosen(EXAM[::-1], "random", LESSONS, 0)) == learnt("random")
+    assert ids(choose_items(EXAM[::-1], "random", LESSONS, 0)) == learnt("random")
 
 
 def test_a_teacher_left_out_teaches_nothing_and_takes_no_place_among_the_best() -> None:

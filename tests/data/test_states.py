@@ -313,7 +313,7 @@ def test_a_state_of_which_nothing_was_said_is_left_out_and_counted() -> None:
 
 
 def test_rounds_that_were_not_debated_cannot_be_shown() -> None:
-    with pytest.raises(RecipeError, match="3 rounds are to be shown and 2 were debated"):
+    with pytest.raises(RecipeError, match="3 rounds should be shown, but only 2 were debated"):
         view([debate("q", TWO)], rounds=3)
 
 

@@ -130,19 +130,19 @@ STATE = {"problem": "p", "prompt": [ASKED], "views": [{"messages": [ASKED], "wei
         (Example, {**OWN, "prompt": [{"role": "User", "content": "2+2?"}]}, "the role 'User'"),
         (Tree, {**PAIR, "chosen": [SYSTEM, SAID], "rejected": [ASKED, WRONG]}, "holds messages of system, assistant"),
         (Example, {"messages": [ASKED]}, "ends with a message of 'user'"),
-        (Example, {"messages": []}, "`messages` is no list of messages"),
-        (Example, {"messages": "2+2?"}, "`messages` is no list of messages"),
-        (Example, {"messages": [SAID]}, "nothing in the prompt"),
+        (Example, {"messages": []}, "`messages` is not a list of messages"),
+        (Example, {"messages": "2+2?"}, "`messages` is not a list of messages"),
+        (Example, {"messages": [SAID]}, "the prompt is empty"),
         (Example, {"messages": [ASKED, {"role": "assistant"}]}, r"`messages\.1\.content` is None"),
         (Example, {"messages": [ASKED, {"from": "gpt", "value": "4"}]}, r"`messages\.1\.role` is None"),
         (Example, {"messages": [ASKED, {**SAID, "tool_calls": [{"id": 1}]}]}, "has `tool_calls`"),
         (Example, {"messages": [ASKED, {"role": "assistant", "content": [{"type": "text"}]}]}, "not a text"),
         (Example, {"prompt": "2+2?", "completion": ""}, "the answer is empty"),
         (Example, {"prompt": [ASKED], "completion": [SAID, ASKED]}, "`completion` holds messages of assistant, user"),
-        (Example, {"prompt": [ASKED], "completion": 4}, "`completion` is no list of messages"),
+        (Example, {"prompt": [ASKED], "completion": 4}, "`completion` is not a list of messages"),
         (Tree, {"chosen": "2+2? 4", "rejected": "2+2? 5"}, "there is no `prompt`"),
         (Tree, {**PAIR, "rejected": [SAID]}, "are the same text"),
-        (Tree, {"chosen": [ASKED, SAID], "rejected": [ASKED]}, "`rejected` is no list"),
+        (Tree, {"chosen": [ASKED, SAID], "rejected": [ASKED]}, "`rejected` is not a list"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_learnt_is_told_with_row_and_what_is_expected(
@@ -161,7 +161,7 @@ def test_the_row_that_is_wrong_is_named(tmp_path: Path) -> None:
         training_rows(path, Example)
     assert error.value.where == f"{path}, row 3"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(DataError, match="ends in the middle: was the file cut"):
+    with pytest.raises(DataError, match="the line is incomplete: check whether the file was cut"):
         training_rows(path, Example)
     path.write_text("")
     with pytest.raises(DataError, match="holds no rows"):

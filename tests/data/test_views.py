@@ -47,7 +47,7 @@ def graph(*nodes: Node) -> Graph:
     for n in nodes:
         if n.kind == "answer":
             read = [m for m in nodes if m.round == n.round - 1]
-            made = WORDING.made("debate" if n.round else "answer", SUM, n.agent, read)
+            made = WORDING.make("debate" if n.round else "answer", SUM, n.agent, read)
             prompts[made.id] = made
             n = replace(n, prompt=made.id, call="c")
         asked.append(n)

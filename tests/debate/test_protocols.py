@@ -78,7 +78,7 @@ def held(
         graph = asyncio.run(hold(problem, setting))
         for n in graph.nodes:  # the journal and the graph hold the same prompt
             if n.call is not None:
-                assert journal[n.call].messages == graph.asked(n)
+                assert journal[n.call].messages == graph.messages_of(n)
     graph.check()
     return graph
 
@@ -125,7 +125,7 @@ def test_the_parents_of_a_node_are_exactly_the_nodes_whose_text_stands_in_its_pr
 
     graph = held(tmp_path, run, options, {n: unique(n) for n in ("a", "b", "c", "student")})
     for n in graph.nodes:
-        text = "\n".join(m["content"] for m in graph.asked(n))
+        text = "\n".join(m["content"] for m in graph.messages_of(n))
         assert set(n.parents) == {other.id for other in graph.nodes if other.text.split()[0] in text.split()}
         gold = graph.prompt_of(n).shows_gold
         assert n.saw_gold == (gold or any(graph.by_id[p].saw_gold for p in n.parents))
@@ -186,10 +186,10 @@ def test_marks_inside_a_text_are_no_marks_and_the_text_stays_what_it_is(tmp_path
     scripts = {"a": lambda *_: odd, "b": always(5)}
     graph = held(tmp_path, debate_reflect.run, debate_reflect.Options(max_rounds=2, stop="cap_only"), scripts)
     (n, *_) = graph.answers(1, ["b"])
-    assert odd in graph.asked(n)[0]["content"]
+    assert odd in graph.messages_of(n)[0]["content"]
     question = Problem("odd", odd, "4")
     graph = held(tmp_path, debate_reflect.run, debate_reflect.Options(max_rounds=1), scripts, problem=question)
-    assert odd in graph.asked(graph.nodes[0])[0]["content"]
+    assert odd in graph.messages_of(graph.nodes[0])[0]["content"]
     assert graph.nodes[0].parents == ()
 
 
@@ -229,7 +229,7 @@ def test_a_moderator_sums_up_is_read_and_ends_the_debate(tmp_path: Path) -> None
     assert (first.round, second.round, first.score) == (0, 1, 0.0)
     for n in graph.answers(1):
         assert first.id in n.parents
-        assert "The moderator's summary\nThey differ by one." in graph.asked(n)[0]["content"]
+        assert "The moderator's summary\nThey differ by one." in graph.messages_of(n)[0]["content"]
     done = held(tmp_path, moderated.run, options, {"m": moderator("done"), "b": always(5)})
     assert (done.rounds, done.stopped) == (1, "moderator")
 
@@ -266,16 +266,16 @@ def test_teachers_that_are_told_the_right_answer_read_it_in_every_turn_and_their
     )
     assert len(sees_gold.nodes) == len(blind.nodes) == 4
     for n in sees_gold.nodes:
-        assert "the wine-dark sea" in sees_gold.asked(n)[-1]["content"]
-        assert sees_gold.asked(n)[:-1] == blind.asked(blind.answers(n.round, [n.agent])[0])[:-1]
+        assert "the wine-dark sea" in sees_gold.messages_of(n)[-1]["content"]
+        assert sees_gold.messages_of(n)[:-1] == blind.messages_of(blind.answers(n.round, [n.agent])[0])[:-1]
         assert n.saw_gold
-    assert not any("wine-dark" in m["content"] or n.saw_gold for n in blind.nodes for m in blind.asked(n))
+    assert not any("wine-dark" in m["content"] or n.saw_gold for n in blind.nodes for m in blind.messages_of(n))
     wording = Wording(rules.model_copy(update={"sees_gold": True}), prompt_set(prompts), TASK)
     assert "wine-dark" not in str(wording.plain(wanted)), "the student is asked as ever"
     views, _ = states([sees_gold], Supervision(weights="uniform"), ["a", "b"], wording, 0)
     assert "wine-dark" not in str(views[0].views), "scorers read what was said, not what was told"
     unknown = held(tmp_path, page.run, rules.model_copy(update={"sees_gold": True}), scripts, replace(problem, gold=""))
-    assert not any(n.saw_gold or "eyes alone" in str(unknown.asked(n)) for n in unknown.nodes)
+    assert not any(n.saw_gold or "eyes alone" in str(unknown.messages_of(n)) for n in unknown.nodes)
 
 
 def test_test_questions_are_debated_without_what_was_told_or_done() -> None:
@@ -295,13 +295,13 @@ def test_a_debate_on_an_action_is_read_from_the_first_turn_and_asks_nobody_for_i
     assert (did.text, did.call, did.prompt) == ("go(7)", None, None)
     for n in graph.nodes[1:]:
         assert did.id in n.parents
-        assert "go(7)" in graph.asked(n)[-1]["content"]
+        assert "go(7)" in graph.messages_of(n)[-1]["content"]
     assert {n.agent for n in graph.stated(1)} == {"a", "b"}, "it does not speak again"
 
 
 def test_a_prompt_set_that_cannot_tell_the_right_answer_is_refused() -> None:
     rules = state_debate.Options(prompts="schoolhouse", sees_gold=True)
-    with pytest.raises(RecipeError, match="does not print it"):
+    with pytest.raises(RecipeError, match="does not print the right answer"):
         prompt_set("schoolhouse").need(rules.templates, rules.values, rules.tells)
 
 
@@ -382,7 +382,7 @@ def test_a_review_is_drawn_at_its_own_temperature(tmp_path: Path) -> None:
 
 def test_the_word_limit_is_what_prompts_say(tmp_path: Path) -> None:
     graph = debated(tmp_path, {"a": always(4), "b": always(5)}, word_limit=123)
-    assert all("123 words" in graph.asked(n)[0]["content"] for n in graph.nodes)
+    assert all("123 words" in graph.messages_of(n)[0]["content"] for n in graph.nodes)
 
 
 @pytest.mark.parametrize(("reflections", "feedback"), [(True, True), (False, True), (True, False), (False, False)])
@@ -404,7 +404,9 @@ def test_trees_show_the_notes_that_their_rules_show(tmp_path: Path, reflections:
     text = tree.prompt[-1]["content"]
     assert ("A REFLECTION" in text, "A CRITIQUE" in text) == (reflections, feedback)
     own = next(n for n in graph.answers(1, ["student"]))
-    assert (list(tree.prompt) == graph.asked(own)) == (reflections and feedback), "as asked, unless the rules differ"
+    assert (list(tree.prompt) == graph.messages_of(own)) == (reflections and feedback), (
+        "as asked, unless the rules differ"
+    )
 
 
 def test_a_vote_by_confidence_is_no_majority() -> None:
@@ -581,7 +583,7 @@ def test_in_the_schoolhouse_a_criticised_draft_is_read_as_its_first_critic_who_f
     made = {k: node(kind, "q", k, 0, text, target=about.id) for k, (kind, text) in notes.items()}
 
     def read(*agents: str) -> tuple[str, tuple[str, ...]]:
-        asked = wording.made("debate", question, "ada", [about, *(made[k] for k in agents)])
+        asked = wording.make("debate", question, "ada", [about, *(made[k] for k in agents)])
         return asked.chat[1]["content"], asked.quotes
 
     assert read() == (f"{question.question}\nme: {draft}", (about.id,))

@@ -117,9 +117,9 @@ def test_authors_who_see_the_right_answer_are_told_it_and_their_texts_say_so(hol
     graph = hold({"a": saying(), "b": saying()}, rationale_sees_gold=True)
     rationales = [n for n in graph.nodes if n.kind == "rationale"]
     assert all(n.saw_gold for n in rationales)
-    assert all("The right answer is 4." in graph.asked(n)[-1]["content"] for n in rationales)
+    assert all("The right answer is 4." in graph.messages_of(n)[-1]["content"] for n in rationales)
     plain = hold({"a": saying(), "b": saying()})
-    assert not any("right answer" in plain.asked(n)[-1]["content"] for n in plain.nodes if n.kind == "rationale")
+    assert not any("right answer" in plain.messages_of(n)[-1]["content"] for n in plain.nodes if n.kind == "rationale")
 
 
 def test_several_reviews_of_a_pair_are_several_draws_and_count_as_one_reviewer(hold) -> None:
@@ -146,7 +146,7 @@ def test_a_teachers_own_system_text_stands_before_all_that_it_is_asked(tmp_path:
             sat, members=tuple(replace(m, system="Be terse.") if m.name == "a" else m for m in sat.members)
         )
         (graph,) = asyncio.run(hold_all([SUM], briefed))
-    first = {(n.agent, n.kind): graph.asked(n)[0] for n in graph.nodes}
+    first = {(n.agent, n.kind): graph.messages_of(n)[0] for n in graph.nodes}
     terse = {"role": "system", "content": "Be terse."}
     assert [agent for agent, message in first.items() if message == terse] == [
         ("a", "critique"), ("a", "rationale"), ("a", "review"),

@@ -61,7 +61,7 @@ def test_what_the_expected_calls_return_has_the_fields_that_the_documents_name(b
     seen = set[str]()
     for category in CATEGORIES:
         for talk in read_conversations(bfcl, category).values():
-            services = talk.begun()
+            services = talk.fresh_services()
             for call in (call for turn in talk.turns for call in turn.expected):
                 returned = call_service(services, call)
                 assert "error" not in returned, (talk.id, call, returned)

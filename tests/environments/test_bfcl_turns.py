@@ -203,7 +203,7 @@ def test_long_context_is_long_and_its_expected_calls_follow_from_what_is_there(
     long_context: SeveralTurns, base: SeveralTurns
 ) -> None:
     def returned(world: SeveralTurns, row: int, *made: tuple[str, dict[str, Any]]) -> Any:
-        services = _row(world, row).begun()
+        services = _row(world, row).fresh_services()
         return [call_service(services, ToolCall(*call)) for call in made][-1]
 
     usage = (("cd", {"folder": "data"}), ("du", {"human_readable": True}))

@@ -34,7 +34,7 @@ def test_what_comes_later_does_not_change_the_key_of_a_state_and_the_world_behin
 
 
 def test_an_episode_becomes_nodes_of_the_graph_and_survives_a_file() -> None:
-    graph = Graph(Problem("t1", "go", ""), ()).extended(episode().nodes()).extended(episode().nodes(sample=1))
+    graph = Graph(Problem("t1", "go", ""), ()).with_nodes(episode().nodes()).with_nodes(episode().nodes(sample=1))
     graph.check()
     assert [(n.kind, n.round, n.correct) for n in graph.nodes[:4]] == [
         ("action", 0, None),

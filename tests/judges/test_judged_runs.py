@@ -127,7 +127,7 @@ def test_a_changed_rubric_judges_again_and_asks_no_teacher_again(tmp_path: Path,
     ("change", "message"),
     [
         ({"judge": None}, "name them as `judge"),
-        ({"judge": {"agents": [person("wise")]}}, "a judge is called `wise`"),
+        ({"judge": {"agents": [person("wise")]}}, "are both called `wise`"),
         ({"judge": {"agents": [person("strict")], "decides": False}}, "with decides: true"),
         ({"judge": {"agents": [person("strict")], "right_from": 11}}, "right_from must lie above 1"),
         ({"judge": {"agents": []}}, "at least 1 item"),

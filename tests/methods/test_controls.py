@@ -263,7 +263,7 @@ def test_arms_that_go_by_another_one_are_checked_before_anything_is_spent(values
     assert "shares the questions among 2 teachers, not 3" in refused("mt_seqkd_7_3")
     assert "`zoe` does not score" in refused("x", own_arms={"x": {"prior": {"zoe": 2.0}}})
     assert "`zoe` does not score" in refused("x", own_arms={"x": {"route": {"sum": ["zoe"]}}})
-    assert "no negative number" in refused("x", own_arms={"x": {"prior": {"ada": -1.0}}})
+    assert "a prior cannot be negative" in refused("x", own_arms={"x": {"prior": {"ada": -1.0}}})
     assert "takes as many tokens as `debate_opd`, which is not among the arms" in refused("mt_opd_tokens")
     own = {"own_arms": {"more": {"tokens_of": "sft_debate"}}}
     assert "name an on-policy one" in refused("more", "sft_debate", **own)

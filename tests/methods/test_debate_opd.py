@@ -142,7 +142,7 @@ def test_a_debate_that_was_told_the_right_answer_reaches_the_student_through_its
     (folder / "discuss.md").write_text(discuss + "{% if gold is not none %}\n[told {{ gold }}]\n{% endif %}\n", "utf-8")
     values |= {"seeds": [0], "arms": ["debate_opd", "sees_gold", "sft_debate"], "warm": None, "value": False}
     values["task"] = {"name": "schoolhouse", "train": 8, "test": 4}
-    with pytest.raises(RecipeError, match="does not print it"):
+    with pytest.raises(RecipeError, match="does not print the right answer"):
         carry_out(values, tmp_path / "refused")
     assert not list((tmp_path / "refused" / "graphs").glob("*")), "nothing was asked"
     values["debate"]["prompts"] = str(folder)
@@ -153,7 +153,7 @@ def test_a_debate_that_was_told_the_right_answer_reaches_the_student_through_its
     debates = {stage: list(read_graphs(kept / f"{stage}.jsonl.gz")) for stage in ("states", "states-gold")}
     for stage, graphs in debates.items():
         assert {n.saw_gold for g in graphs for n in g.nodes} == {stage == "states-gold"}
-        assert all(("[told" in g.asked(n)[-1]["content"]) == n.saw_gold for g in graphs for n in g.nodes)
+        assert all(("[told" in g.messages_of(n)[-1]["content"]) == n.saw_gold for g in graphs for n in g.nodes)
     texts = {n.text for g in debates["states-gold"] for n in g.nodes}
     files = [tmp_path / "run" / "data" / f"{name}.jsonl" for name in ("debate_opd", "sees_gold")]
     blind_rows, told_rows = ([from_json(State, x) for x in file.read_text("utf-8").splitlines()] for file in files)

@@ -112,8 +112,8 @@ def test_what_an_endpoint_does_not_give_is_said_with_what_to_do(
     ("server_is", "level", "message"),
     [
         ("frozen", "warning", "give one and the same text"),
-        ("fickle", "warning", "asked twice at temperature 0, it says different things"),
-        ("silent", "warning", "does not tell the tokens"),
+        ("fickle", "warning", "asked twice at temperature 0, it gives different replies"),
+        ("silent", "warning", "does not report the tokens"),
     ],
 )
 def test_a_server_that_overrides_sampling_or_tells_no_tokens_is_found_out(
@@ -189,13 +189,13 @@ def test_a_context_that_an_endpoint_tells_of_is_held_against_the_longest_calls(
         values["teachers"][0] = reached("ada", short.base_url)
         reports = findings(values)
     assert one(reports, "context ada", message).level == level
-    assert one(reports, "context bob", "the endpoint does not tell").level == "ok"
+    assert one(reports, "context bob", "the endpoint does not say").level == "ok"
 
 
 def test_questions_that_are_in_both_splits_are_found(values: dict[str, Any], tmp_path: Path) -> None:
     train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
     test.write_text(test.read_text() + train.read_text().splitlines()[3] + "\n")
-    assert one(findings(values, offline=True), "data", "1 questions stand in train and in test").level == "failed"
+    assert one(findings(values, offline=True), "data", "1 questions are both in train and in test").level == "failed"
     test.write_text(test.read_text().replace("evening?", "evening??"))
     assert one(findings(values, offline=True), "overlap", "nearly in the training questions").level == "warning"
 
@@ -252,15 +252,15 @@ def test_scorers_of_another_tokenizer_are_named(values: dict[str, Any], tmp_path
 def test_what_a_local_model_s_template_does_is_said(values: dict[str, Any], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(values["student"]["model"], tmp_path / "own"))
     values["student"]["model"] = str(folder)
-    assert "takes system texts as they are" in one(findings(values, offline=True), "template student", "").said
+    assert "it has a system role" in one(findings(values, offline=True), "template student", "").said
     gemma = (Path(__file__).parent.parent / "chat_templates" / "gemma2.jinja").read_text("utf-8")
     (folder / "chat_template.jinja").write_text(f"{gemma}{{{{ strftime_now('%Y') }}}}<think>")
     message = one(findings(values, offline=True), "template student", "").said
     assert "no system role" in message
     assert "open a thought (<think>)" in message
-    assert "tell the day" in message
+    assert "name the day" in message
     (folder / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
-    assert one(findings(values, offline=True), "template student", "takes no conversation").level == "failed"
+    assert one(findings(values, offline=True), "template student", "accepts no conversation").level == "failed"
 
 
 OPD = {"debate": None, "sft": None, "dpo": None, "attempts": None, "trees": None, "arms": ["debate_opd"]}
@@ -337,14 +337,14 @@ def test_an_engine_that_cannot_be_started_is_found(values: dict[str, Any], tmp_p
     assert "vLLM is not installed" in engine_finding(python=sys.executable).said
     program = ["true"]
     assert engine_finding(command=program).level == "ok"
-    assert "wants a GPU" in engine_finding(command=program, devices="0").said
+    assert "needs a GPU" in engine_finding(command=program, devices="0").said
     adapters = {**values, "sft": {**values["sft"], "lora": {"r": 64}}}
     reports = findings(engine(adapters, command=program, args=["--max-lora-rank", "16"]), offline=True)
     assert one(reports, "serve student", "are trained, and its --max-lora-rank is 16").level == "failed"
     for flag in ("--port=8000", "--host"):
         with pytest.raises(RecipeError, match="is chosen by the run"):
             engine_finding(command=program, args=[flag])
-    with pytest.raises(RecipeError, match="an engine that scores goes on"):
+    with pytest.raises(RecipeError, match="an engine that scores is needed"):
         engine_finding(command=program, top_logprobs=20, while_training=False)
 
 
@@ -382,7 +382,7 @@ def test_an_engine_at_an_address_must_take_what_is_trained(values: dict[str, Any
         assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in engine_finding(adapters, "/v1/load_lora_adapter").do
         assert "VLLM_SERVER_DEV_MODE" in engine_finding(values, "/is_sleeping").do
         server.shutdown()
-    assert "says that it is well" in engine_finding(values).said
+    assert "answers the health check" in engine_finding(values).said
 
 
 def test_free_memory_counts_caches_as_free_and_keeps_to_the_group_around_the_process(tmp_path: Path) -> None:

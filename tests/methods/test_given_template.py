@@ -161,9 +161,11 @@ def test_a_gguf_file_that_cannot_be_used_is_refused_with_its_reason(
 ) -> None:
     whole = packed.read_bytes()
     packed.write_bytes(whole[:3000])
-    assert any("the GGUF file cannot be read: it ends in its header" in one for one in failed(small(recipe, packed)))
+    assert any(
+        "the GGUF file cannot be read: the file ends within its header" in one for one in failed(small(recipe, packed))
+    )
     packed.write_bytes(b"<html>" + whole)
-    assert any("no GGUF file" in one for one in failed(small(recipe, packed)))
+    assert any("not a GGUF file" in one for one in failed(small(recipe, packed)))
     packed.write_bytes(whole.replace(b"qwen3", b"qwen0"))
     assert any("cannot read the GGUF file" in one for one in failed(small(recipe, packed)))
     packed.write_bytes(whole)

@@ -16,7 +16,7 @@ from vivavoce.cli import app
 from vivavoce.config import check_recipe
 from vivavoce.data.acceptance import Decision
 from vivavoce.data.fair import read_fair
-from vivavoce.data.imported import Imported, imported
+from vivavoce.data.imported import Imported, import_graphs
 from vivavoce.errors import DataError, RecipeError, UserError
 from vivavoce.files import file_name
 from vivavoce.graph import read_graphs, write_graphs
@@ -149,7 +149,7 @@ def test_the_doctor_looks_at_the_imported_questions(values: dict[str, Any], tmp_
     assert "failed" not in reply.values(), reply
     del values["task"]["leave_out"]
     assert any(level == "failed" and "are trained on" in words for words, level in messages(values).items())
-    with pytest.raises(DataError, match="1 questions stand in train and in test"):
+    with pytest.raises(DataError, match="1 questions are both in train and in test"):
         carry_out(values, tmp_path / "other")
 
 
@@ -157,8 +157,8 @@ def test_the_doctor_looks_at_the_imported_questions(values: dict[str, Any], tmp_
     ("change", "message"),
     [
         ({"imported": None}, "there are no teachers"),
-        ({"arms": ["refreshed"]}, "`refreshed` sits 2 exams, but the texts are imported"),
-        ({"own_arms": {"mine": {"teachers": ["eve"]}}, "arms": ["mine"]}, "`mine` names `eve`, who is no teacher"),
+        ({"arms": ["refreshed"]}, "`refreshed` takes 2 exams, but the texts are imported"),
+        ({"own_arms": {"mine": {"teachers": ["eve"]}}, "arms": ["mine"]}, "`mine` names `eve`, which is not a teacher"),
     ],
 )
 def test_what_imported_texts_cannot_give_is_refused(
@@ -174,13 +174,13 @@ def test_what_imported_texts_cannot_give_is_refused(
         ({"teachers": ["ada"]}, "svamp", "the texts are by ada, bob, and not by ada"),
         ({"student": "eve"}, "svamp", "`eve` answered none of the questions"),
         ({"path": "nowhere.jsonl"}, "svamp", "no such file or folder"),
-        ({}, "schoolhouse", "does not tell how the last answer of a text is read"),
+        ({}, "schoolhouse", "does not say how the last answer of a text is read"),
     ],
 )
 def test_what_cannot_be_imported_is_told(released: Path, how: dict[str, Any], task: str, message: str) -> None:
     given = {"path": released, "teachers": ["ada", "bob"], **how}
     with pytest.raises(DataError, match=message):
-        imported(Imported.model_validate(given), open_task(task, {}))
+        import_graphs(Imported.model_validate(given), open_task(task, {}))
 
 
 def test_thoughts_are_no_part_of_what_is_imported(released: Path) -> None:
@@ -236,7 +236,7 @@ def test_the_published_texts_become_rows_that_a_test_can_read(fair_svamp: Path, 
     [
         ("revewed", "unknown arm `revewed`"),
         ("single", "`single` is 2 arms"),
-        ("refreshed", "sits several exams"),
+        ("refreshed", "takes several exams"),
         ("reviewed@threshold=2", "threshold"),
     ],
 )
@@ -265,7 +265,7 @@ def test_whose_task_the_questions_are_must_be_known(released: Path, tmp_path: Pa
         text = (released / f"tiny_svamp_{kind}_round0.json").read_text("utf-8")
         (tmp_path / f"tiny_sums_{kind}_round0.json").write_text(text, "utf-8")
     write_graphs(tmp_path / "g.jsonl", read_fair(tmp_path))
-    with pytest.raises(DataError, match="`sums` is none"):
+    with pytest.raises(DataError, match="`sums` is not a task"):
         rows_of_graphs(tmp_path / "g.jsonl", "reviewed")
     assert rows_of_graphs(tmp_path / "g.jsonl", "reviewed", open_task("gsm8k", {})).examples
 

@@ -313,7 +313,7 @@ def test_the_command_line_stops_with_code_3_says_what_is_missing_and_tells_costs
     assert plan["total"]["money"]["expected"] > content["total"]["money"]
     assert {line["stage"] for line in plan["lines"] if line["measured"]} == {"debate:train"}
     stderr = " ".join(viva("plan", "recipe.yaml", "--from", "run", cwd=tmp_path).stderr.split())
-    assert "of debate:train: by what was measured in run, give or take two standard errors" in stderr
+    assert "of debate:train: by what was measured in run, plus or minus two standard errors" in stderr
     assert "of test, debate:test: by the length of replies there" in stderr
     assert "time: about" in stderr
     assert "not known of test" in stderr
@@ -325,7 +325,7 @@ def test_a_plan_by_a_run_that_hardly_began_does_not_claim_to_be_measured(
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
     assert viva("run", "recipe.yaml", "--out", "run", "--set", "budget.run.calls=6", cwd=tmp_path).returncode == 3
     stderr = " ".join(viva("plan", "recipe.yaml", "--from", "run", cwd=tmp_path).stderr.split())
-    assert "in run too few questions were finished to go by" in stderr
+    assert "in run too few questions were finished to be used" in stderr
     assert "standard errors" not in stderr
 
 
@@ -338,4 +338,4 @@ def test_a_plan_tells_what_debating_only_where_it_pays_spares(values: dict[str, 
     stderr = viva("plan", "recipe.yaml", "--set", rule, cwd=tmp_path).stderr
     spared = {k: always[k]["expected"] - less[k]["expected"] for k in ("calls", "money")}
     assert spared["calls"] > 40
-    assert f"spares about {spared['calls']:,.0f} calls and {spared['money']:.4f} USD" in " ".join(stderr.split())
+    assert f"saves about {spared['calls']:,.0f} calls and {spared['money']:.4f} USD" in " ".join(stderr.split())

@@ -243,14 +243,14 @@ def test_debates_may_know_the_students_action_or_the_best_one_and_the_student_le
         (did,) = graph.stated(0, ["student"])
         assert {c.text for c in row.recorded} == {did.text}
         assert len(graph.answers()) == 1 + 2 * 3
-        assert all(did.text in graph.asked(n)[-1]["content"] for n in graph.answers() if n.agent != "student")
+        assert all(did.text in graph.messages_of(n)[-1]["content"] for n in graph.answers() if n.agent != "student")
         assert not any(n.saw_gold for n in graph.nodes)
     halls = open_task(made.task.name, made.task.options)
     for g in debates["-gold"].values():
         known = halls.worked(g.problem)  # type: ignore[attr-defined]
         assert read_calls(known) == read_calls(best[str(g.problem.history)])
-        assert all(n.saw_gold and f"[told {known}]" in g.asked(n)[-1]["content"] for n in g.nodes)
-    assert not any("[told" in str(g.asked(n)) for g in debates[""].values() for n in g.nodes)
+        assert all(n.saw_gold and f"[told {known}]" in g.messages_of(n)[-1]["content"] for n in g.nodes)
+    assert not any("[told" in str(g.messages_of(n)) for g in debates[""].values() for n in g.nodes)
     own = {str(row.prompt): [c.text for c in row.recorded] for row in rows(where, "debate_opd.0-0")}
     for row in (*rows(where, "sees_action.0-0"), *rows(where, "sees_gold.0-0")):
         assert {c.text for c in row.recorded} <= set(own[str(row.prompt)]), "it learns from what it did"

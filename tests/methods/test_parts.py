@@ -104,7 +104,7 @@ def test_parts_that_cannot_be_merged_are_told_apart(written: Path, recipe: dict[
         return str(result.exception)
 
     assert "these parts are missing: 2/2" in refused(one)
-    assert "no part of a run" in refused(one, tmp_path)
+    assert "not a part of a run" in refused(one, tmp_path)
     warmer = _write({**recipe, "debate": {**recipe["debate"], "word_limit": 20}}, tmp_path / "warmer.json")
     done("run", warmer, "--part", "2/2", "--out", two)
     assert "another recipe; it differs in debate.word_limit" in refused(one, two)
@@ -117,7 +117,7 @@ def test_parts_that_cannot_be_merged_are_told_apart(written: Path, recipe: dict[
     (third / "manifest.json").write_text(json.dumps({**manifest, "part": [2, 2], "vivavoce": "0.0.1"}))
     assert "was made by vivavoce 0.0.1" in refused(one, third)
     (third / "manifest.json").write_text(json.dumps({**manifest, "part": [1, 2]}))
-    assert "part 1/2 is there twice" in refused(one, third)
+    assert "part 1/2 is given twice" in refused(one, third)
     assert "there is no such directory" in refused(one, tmp_path / "none")
     assert "this is one of the parts" in str(viva("merge", one, one, two).exception)
     assert not run.exists(), "nothing is taken over unless all can be"
@@ -352,7 +352,7 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot open the store"):
         Store(text)
     Journal(tmp_path / "journal.sqlite").close()
-    with pytest.raises(DataError, match="no store"):
+    with pytest.raises(DataError, match="not a store"):
         Store(tmp_path / "journal.sqlite")
     Store(tmp_path / "store").close()
     with sqlite3.connect(tmp_path / "store") as database:

@@ -197,17 +197,20 @@ def test_every_student_sits_the_further_tests_too_and_a_second_time_for_nothing(
     ("change", "message"),
     [
         ({"arms": ["revewed"]}, "unknown arm `revewed`"),
-        ({"review": {"authors": ["eve"]}}, "names `eve`, who is no teacher"),
-        ({"own_arms": {"mine": {"reviewers": ["eve"]}}, "arms": ["mine"]}, "`mine` names `eve`, who is no teacher"),
-        ({"own_arms": {"mine": {"teachers": ["eve"]}}, "arms": ["mine"]}, "`mine` names `eve`, who is no teacher"),
-        ({"accept": {"reviewers": ["eve"]}, "arms": ["score_weighted"]}, "names `eve`, who is no teacher"),
+        ({"review": {"authors": ["eve"]}}, "names `eve`, which is not a teacher"),
+        (
+            {"own_arms": {"mine": {"reviewers": ["eve"]}}, "arms": ["mine"]},
+            "`mine` names `eve`, which is not a teacher",
+        ),
+        ({"own_arms": {"mine": {"teachers": ["eve"]}}, "arms": ["mine"]}, "`mine` names `eve`, which is not a teacher"),
+        ({"accept": {"reviewers": ["eve"]}, "arms": ["score_weighted"]}, "names `eve`, which is not a teacher"),
         ({"arms": ["all_items"]}, "`all_items` learns from .* set review.per_question: all"),
         ({"arms": ["random_items"]}, "set review.per_question: all"),
         ({"arms": ["refreshed@replay=0.5"]}, "replay needs fresh"),
         ({"review": {"answer_check": "before"}, "arms": ["reviewed"]}, "`reviewed` goes by reviews of right and wrong"),
         (
             {"student": {"name": "student", "model": "schoolhouse:student", "system": "x"}},
-            "asked by the prompt set alone",
+            "come from the prompt set alone",
         ),
     ],
 )

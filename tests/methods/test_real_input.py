@@ -76,7 +76,7 @@ def test_a_committee_over_http_debates_real_questions_and_a_student_learns_from_
     (tmp_path / "recipe.yaml").write_text(RECIPE.format(data=gsm8k, model=model))
     viva("doctor", "recipe.yaml", cwd=tmp_path)
     output = viva("run", "recipe.yaml", "--out", "run", cwd=tmp_path)
-    assert "left out, for want of right answers: single:one, single:two" in output
+    assert "left out, because there are no right answers: single:one, single:two" in output
 
     graphs = list(read_graphs(tmp_path / "run" / "graphs" / "train.jsonl.gz"))
     assert [g.problem for g in graphs] == problems

@@ -79,7 +79,7 @@ def test_an_arm_without_trees_is_left_out_and_the_others_keep_their_results(
     results, _ = carry_out(recipe, tmp_path)
     assert [a["name"] for a in results["arms"]] == ["student", "multi_teacher"]
     stderr = capsys.readouterr().err
-    assert "for want of trees of right and wrong answers: debate_reflect" in stderr
+    assert "because there are no trees of right and wrong answers: debate_reflect" in stderr
     assert ["student", "debate_reflect"] in results["untested"]
 
 
@@ -92,11 +92,14 @@ def test_an_arm_without_trees_is_left_out_and_the_others_keep_their_results(
             "cannot start from `single`: name one of single",
         ),
         ({"arms": ["a"], "own_arms": {"a": {"start": "b"}, "b": {"start": "a"}}}, "starts from itself: a → b → a"),
-        ({"arms": ["mine"], "own_arms": {"mine": {"teachers": ["eve"]}}}, "`mine` names `eve`, who is no teacher"),
+        ({"arms": ["mine"], "own_arms": {"mine": {"teachers": ["eve"]}}}, "`mine` names `eve`, which is not a teacher"),
         ({"arms": ["debate_reflect@dpo.bta=1"]}, "dpo: unknown key `bta`, did you mean `beta`"),
         ({"arms": ["debate_reflect@updates_of=sft_continued"]}, "T-DPO has dpo.max_steps"),
         ({"arms": ["magdi@seconds_of=debate_reflect"]}, "MAGDi has magdi.max_steps"),
-        ({"arms": ["sft_continued@updates_of=multi_teacher"]}, "as long as `multi_teacher`, which is no arm of T-DPO"),
+        (
+            {"arms": ["sft_continued@updates_of=multi_teacher"]},
+            "as long as `multi_teacher`, which is not an arm of T-DPO",
+        ),
         ({"arms": ["mine"], "own_arms": {"mine": {"seconds_of": "debate_reflect"}}}, "seconds_of needs a start"),
         ({"arms": ["no_notes@debate.feedback_from=nobody"]}, "arm `no_notes@.*`, debate: `feedback_from`"),
         ({"arms": ["rounds:5"]}, "unknown arm `rounds:5`"),

@@ -41,7 +41,7 @@ def test_a_model_that_is_not_there_stops_the_run_and_corrected_it_goes_on(
         values["teachers"][1]["model"] = "bop"
         error = viva(tmp_path, values).exception
         assert isinstance(error, AgentUnusable)
-        assert "`bob` cannot be asked: not_found: HTTP 404 model_not_found: no model bop" in error.what
+        assert "`bob` cannot answer any call: not_found: HTTP 404 model_not_found: no model bop" in error.what
         assert "whether `model` is known there" in error.do
         assert server.requests <= 12, "hers are the first round's at most"
         with Journal(tmp_path / "run" / "journal.sqlite", read_only=True) as journal:
@@ -68,7 +68,7 @@ def test_a_wrong_key_is_told_and_a_right_one_goes_on_without_flags(
         server.script = ["status=401"] * 1000
         error = viva(tmp_path, values).exception
         assert isinstance(error, AgentUnusable)
-        assert "cannot be asked: auth: HTTP 401: no, Bearer ***" in error.what
+        assert "cannot answer any call: auth: HTTP 401: no, Bearer ***" in error.what
         assert "check the key in $TEST_KEY" in error.do
         assert len(server.requests) <= 24
         monkeypatch.setenv("TEST_KEY", "sk-right-0123456789")

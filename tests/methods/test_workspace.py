@@ -212,7 +212,7 @@ def test_a_run_that_cannot_lend_is_named_and_passed_over(tmp_path: Path) -> None
     runs = EarlierRuns([tmp_path / name for name in ("old", "broken", "good")], failed=output.append)
     assert runs.get("00") is None
     assert [text.split(" lends")[0] for text in output] == [str(tmp_path / "old"), str(tmp_path / "broken")]
-    assert "brings it up to date" in output[0]
+    assert "updates it" in output[0]
 
     runs._lenders[tmp_path / "good"].execute("PRAGMA query_only = 0")
     (tmp_path / "good" / "journal.sqlite").write_bytes(b"overwritten " * 1000)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from vivavoce.cli import app
 from vivavoce.errors import DataError
 from vivavoce.publish.cards import model_card
-from vivavoce.publish.checks import found_in, in_text
+from vivavoce.publish.checks import hits_in, in_text
 from vivavoce.publish.facts import PublishChoices, facts_of, public
 from vivavoce.publish.preparing import prepare
 from vivavoce.publish.upload import upload
@@ -133,7 +133,7 @@ def test_the_card_does_not_claim_that_test_questions_are_new_if_they_are_not(
 
 
 def test_an_adapter_names_its_base_on_the_hub_and_no_folder(adapter: Path) -> None:
-    with pytest.raises(DataError, match="no id of the Hub"):
+    with pytest.raises(DataError, match="not an id of the Hub"):
         prepare(adapter, PublishChoices("me/adapter"))
     prepare(adapter, PublishChoices("me/adapter", base="org/base-1b"))
     model = adapter / "publish" / "model"
@@ -176,7 +176,7 @@ def test_sums_and_made_up_addresses_are_none(text: str) -> None:
 
 def test_the_value_of_a_key_in_the_environment_is_found_whatever_its_form(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"x": 1}\n{"text": "it is correcthorsebattery, you know"}\n', "utf-8")
-    (finds,) = found_in(tmp_path, {"MY_API_KEY": "correcthorsebattery", "HOME": "it is correct"})
+    (finds,) = hits_in(tmp_path, {"MY_API_KEY": "correcthorsebattery", "HOME": "it is correct"})
     assert (finds.kind, finds.file, finds.line) == ("key", "a.jsonl", 2)
     assert "battery" not in str(finds)
 
@@ -213,7 +213,7 @@ def test_pickled_weights_are_refused(whole: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (PublishChoices("small-mind"), "no name of a repository"),
+        (PublishChoices("small-mind"), "not the name of a repository"),
         (PublishChoices("me/x", arm="debate"), "the run trained no arm `debate`"),
         (PublishChoices("me/x", seed=7), "no student of"),
     ],

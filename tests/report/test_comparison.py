@@ -197,7 +197,7 @@ def test_p_is_corrected_for_tests_that_were_planned_and_could_not_be_made() -> N
     assert of_three.p_holm == pytest.approx(3 * alone.p)
     shown = table(results("t", rows, planned, 1.0))
     assert "correction for 3 tests" in shown
-    assert "Not tested, for an arm is missing: b → c, a → c" in shown
+    assert "Not tested, because an arm is missing: b → c, a → c" in shown
 
 
 def test_results_that_say_nothing_of_what_arms_are_are_shown_in_one_family() -> None:

@@ -54,7 +54,7 @@ def test_the_end_says_what_the_student_can_against_what_and_how_certain_in_80_co
     assert re.search(r"now answers [78]\d\.\d % of 400 unseen schoolhouse questions right, \d\d?\.\d % before;", whole)
     assert "that took 12 min 34 s" in whole
     assert "the best other way to teach it (multi_teacher)" in whole
-    assert "The gain is no chance: p" in whole
+    assert "Chance does not explain the gain: p" in whole
     assert all(len(line) <= 80 for line in text.splitlines())
     assert "your student  demo/checkpoints/debate_reflect-0\n" in steps
 
@@ -86,7 +86,7 @@ def test_the_headline_has_all_money_and_the_time_of_all_sessions(run: Path) -> N
 def test_a_student_that_is_worse_is_said_to_be_worse(run: Path) -> None:
     worse = headline(with_results(run, **two("R" * 40 + "W" * 80, "W" * 20 + "R" * 20 + "W" * 80), main="taught"))
     assert ("worse", "Worse: taught is 16.7 points below before it was taught (p 2e-6).") in worse.banners
-    assert "certain that the student is worse" in worse.certain
+    assert "student is worse than before" in worse.certain
 
 
 def test_few_questions_are_said_to_be_too_few_with_the_least_difference_that_they_can_show(run: Path) -> None:
@@ -96,7 +96,7 @@ def test_few_questions_are_said_to_be_too_few_with_the_least_difference_that_the
     assert "not certain" in few.certain
     six = headline(with_results(run, **two("W" * 10, "R" * 6 + "W" * 4), main="taught"))
     assert not [text for kind, text in six.banners if kind == "few"], "six of ten are enough"
-    assert "no chance" in six.certain
+    assert "Chance does not explain the gain" in six.certain
 
 
 def test_a_teacher_whose_calls_fail_is_told_first_of_all(run: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_teacher_whose_calls_fail_is_told_first_of_all(run: Path) -> None:
 
 def test_every_arm_of_a_run_is_explained_and_a_chain_names_where_an_arm_starts() -> None:
     assert "ada alone" in what_it_is({"name": "single:ada", "base": "single", "teacher": "ada"})
-    assert what_it_is({"name": "mine", "base": "mine", "material": "debate"}) == "learnt from what was said in debates"
+    assert what_it_is({"name": "mine", "base": "mine", "material": "debate"}) == "learnt from debates"
     later = {
         "name": "trees.t_dpo",
         "base": "t_dpo",
@@ -114,7 +114,7 @@ def test_every_arm_of_a_run_is_explained_and_a_chain_names_where_an_arm_starts()
         "start": "review.checked",
         "changes": "dpo.beta=1",
     }
-    assert what_it_is(later) == "learnt from what was said in debates; starts from review.checked; with dpo.beta=1"
+    assert what_it_is(later) == "learnt from debates; starts from review.checked; with dpo.beta=1"
     assert what_it_is({"name": "unknown"}) == ""
 
 

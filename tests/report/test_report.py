@@ -197,7 +197,7 @@ def test_a_run_that_has_just_begun_has_a_page_and_another_folder_has_none(tmp_pa
     assert "has not come to its tests yet" in text
     assert "There is no ledger: there is no journal" in text
     (tmp_path / "else").mkdir()
-    with pytest.raises(DataError, match="no run directory"):
+    with pytest.raises(DataError, match="not a run directory"):
         write_report(tmp_path / "else")
 
 
@@ -234,7 +234,7 @@ def test_a_debate_without_any_change_is_shown_too(tmp_path: Path) -> None:
     quiet = [g for g in debates(60) if g.rounds == 1]
     write_graphs(tmp_path / "graphs" / "train.jsonl.gz", quiet)
     text = page_of(tmp_path).text
-    assert "Nobody answered in two rounds running" in text
+    assert "No agent answered in two rounds in a row" in text
 
 
 def test_equal_runs_give_equal_pages(run: Path) -> None:

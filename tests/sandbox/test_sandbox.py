@@ -27,7 +27,7 @@ def _levels() -> list[Level]:
 
 
 LEVELS = _levels()
-pytestmark = pytest.mark.skipif(not LEVELS, reason="this machine cannot shut a program in")
+pytestmark = pytest.mark.skipif(not LEVELS, reason="this machine cannot isolate a program")
 
 
 @pytest.fixture(params=LEVELS)

@@ -57,7 +57,7 @@ def test_a_flag_that_the_grader_contradicts_is_reported(tmp_path: Path) -> None:
         ({"attempts": ["text"]}, Fields(), "without the name of its agent"),
         ({"attempts": [ATTEMPT | {"text": None}]}, Fields(), "'ada' has no text"),
         ({"attempts": [ATTEMPT | {"correct": "yes"}]}, Fields(), "is 'yes', not true or false"),
-        ({"attempts": [ATTEMPT, ATTEMPT]}, Fields(), "an agent stands there twice"),
+        ({"attempts": [ATTEMPT, ATTEMPT]}, Fields(), "an agent appears twice"),
         ({"gold": "many"}, Fields(grader="number"), "cannot read the gold answer 'many'"),
         ({"gold": ""}, Fields(), "field 'gold' is empty"),
         ({}, Fields(attempts=None), "no column holds an object with 'text'"),

@@ -180,7 +180,7 @@ def test_arc_reads_both_forms_and_letters_its_digits(tmp_path: Path) -> None:
     ]
     task = opened("arc_challenge", test_path=lines(tmp_path / "test.jsonl", *rows))
     assert shown(task) == [("Which is hot?\nA. ice\nB. steam\nC. rock", "B"), ("Cold?\nA. ice\nB. sun", "A")]
-    with pytest.raises(DataError, match="answerKey '4' is none of the labels"):
+    with pytest.raises(DataError, match="answerKey '4' is not one of the labels"):
         shown(opened("arc_challenge", test_path=lines(tmp_path / "bad.jsonl", rows[0] | {"answerKey": "4"})))
 
 
@@ -222,7 +222,7 @@ def test_a_question_of_train_that_is_tested_is_left_out_of_train(tmp_path: Path,
     assert task.left_out == [f"{tmp_path}/val.jsonl, row 3: a question of train that stands in test, too"]
     strict = opened("mmlu", **paths, overlap="refuse")
     strict.problems("train")
-    with pytest.raises(DataError, match="1 questions stand in train and in test"):
+    with pytest.raises(DataError, match="1 questions are both in train and in test"):
         strict.problems("test")
 
 

@@ -210,7 +210,7 @@ def test_a_dressed_number_is_never_taken_for_another(value, unit, written, label
     reply = label.format(unit.format(written.format(gold))) + afterwards
     number = GRADERS["number"]
     assert number.answer(reply) in (gold, None)
-    assert number.grade(number.perturbed(gold), reply).correct is False
+    assert number.grade(number.perturb(gold), reply).correct is False
     if not (label.startswith("The answer") and afterwards.endswith("rounded.")) and value > 0:
         assert number.answer(label.format(gold) + afterwards) == gold
 

@@ -277,4 +277,4 @@ def test_every_number_keeps_its_value_when_written_in_canonical_form(value: Frac
 )
 def test_every_letter_is_read_in_every_dress(letter: str, dress: str) -> None:
     assert CHOICE.answer(dress.format(letter)) == letter
-    assert CHOICE.grade(CHOICE.perturbed(letter), dress.format(letter)).correct is False
+    assert CHOICE.grade(CHOICE.perturb(letter), dress.format(letter)).correct is False

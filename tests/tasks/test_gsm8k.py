@@ -36,7 +36,7 @@ def test_an_official_split_is_whole_and_its_worked_answers_are_right(gsm8k: Path
         assert problem.gold == worked.rpartition("#### ")[2].replace(",", "")
         assert task.grade(problem, worked).correct is True
         assert "".join(task.steps(worked)) == worked
-        wrong = GRADERS["number"].perturbed(problem.gold)
+        wrong = GRADERS["number"].perturb(problem.gold)
         assert task.grade(problem, f"{worked}\nFinal answer: {wrong}").correct is False
 
 
@@ -57,7 +57,7 @@ def test_the_official_form_is_read_plain_and_gzipped(tmp_path: Path, name: str) 
         ({"question": ["?"], "answer": "#### 4"}, "field 'question' is a list, not text"),
         ({"question": "?", "answer": "4"}, "does not end with '#### '"),
         ({"question": "?", "answer": "#### many"}, "does not end with '#### '"),
-        ([1], "a list where an object is needed"),
+        ([1], "a list is not an object"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_row(tmp_path: Path, row: object, message: str) -> None:
@@ -81,7 +81,7 @@ def test_a_test_question_in_train_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "both.jsonl", ROW)
     task = open_task("gsm8k", {"train_path": path, "test_path": path})
     task.problems("train")
-    with pytest.raises(DataError, match="stand in train and in test"):
+    with pytest.raises(DataError, match="both in train and in test"):
         task.problems("test")
 
 

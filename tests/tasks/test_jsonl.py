@@ -42,7 +42,7 @@ def test_two_files_are_a_split(tmp_path: Path) -> None:
     paths = {f"{name}_path": tmp_path / f"{name}.jsonl" for name in ("train", "test")}
     task = open_task("jsonl", {"grader": "number", **paths})
     assert (len(task.problems("train")), len(task.problems("test"))) == (8, 2)
-    with pytest.raises(DataError, match="8 questions stand in train and in test"):
+    with pytest.raises(DataError, match="8 questions are both in train and in test"):
         open_task("jsonl", {"grader": "number", "train_path": paths["train_path"], "test_path": paths["train_path"]})
 
 
@@ -73,7 +73,7 @@ def test_options_that_leave_the_split_open_are_refused(options: dict[str, Any], 
         ({"question": "?", "answer": None}, "field 'answer' is empty"),
         ({"question": "?", "answer": "many"}, "cannot read the gold answer 'many'"),
         ({"question": "?", "answer": "7 or 8"}, "cannot read the gold answer '7 or 8'"),
-        (ROWS[0], "stands there twice"),
+        (ROWS[0], "appears twice"),
     ],
 )
 def test_a_row_that_would_spoil_a_score_is_named(opened, row: dict[str, Any], message: str) -> None:
@@ -102,7 +102,7 @@ def test_a_field_called_id_is_used_unless_it_is_turned_off(opened, tmp_path: Pat
         opened([*rows, {"question": "3?", "answer": 1}])
     with pytest.raises(DataError, match=r"duplicate id '1'(?s:.*)`id_field: null` makes ids"):
         opened([*rows, {**rows[1], "question": "4?"}])
-    with pytest.raises(DataError, match="the question stands there twice"):
+    with pytest.raises(DataError, match="the question appears twice"):
         opened([*rows, {**rows[1], "id": "2"}])
     for name in ("train", "test"):  # each file counts from 0
         (tmp_path / f"{name}.jsonl").write_text(json.dumps({"id": 0, "question": f"{name}?", "answer": 1}))
@@ -135,13 +135,13 @@ def test_choices_are_lettered_under_the_question(opened, answer_is: str, answer:
 @pytest.mark.parametrize(
     ("answer_is", "change", "message"),
     [
-        ("letter", {"answer": "E"}, "'E' is no letter of 4 choices"),
-        ("letter", {"answer": 2}, "'2' is no letter"),
-        ("index", {"answer": 4}, "'4' is no index"),
-        ("text", {"answer": "8"}, "'8' is no text"),
+        ("letter", {"answer": "E"}, "'E' is not the letter of one of 4 choices"),
+        ("letter", {"answer": 2}, "'2' is not the letter"),
+        ("index", {"answer": 4}, "'4' is not the index"),
+        ("text", {"answer": "8"}, "'8' is not the text"),
         ("letter", {"options": "4 6 7 9"}, "no list of 2 to 10 choices"),
         ("letter", {"options": ["4"]}, "no list of 2 to 10 choices"),
-        ("letter", {"options": ["4", "4", "7"]}, "stands there twice"),
+        ("letter", {"options": ["4", "4", "7"]}, "appears twice"),
     ],
 )
 def test_a_gold_answer_that_is_no_choice_is_refused(opened, answer_is: str, change: dict, message: str) -> None:

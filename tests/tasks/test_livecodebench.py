@@ -101,7 +101,7 @@ def test_files_without_tests_or_with_something_else_packed_are_refused(tmp_path:
         opened(tmp_path, {**SUM, "private_test_cases": harmful}).problems("test")
     for change, message in (
         ({"private_test_cases": "%%"}, "cannot be unpacked"),
-        ({"public_test_cases": "[3]", "private_test_cases": ""}, "no list of tests"),
+        ({"public_test_cases": "[3]", "private_test_cases": ""}, "not a list of tests"),
         ({"public_test_cases": "", "private_test_cases": ""}, "the row has no tests"),
         ({"private_test_cases": packed([case("1", "1", "functional")])}, "of the kinds functional, stdin"),
     ):
@@ -109,7 +109,7 @@ def test_files_without_tests_or_with_something_else_packed_are_refused(tmp_path:
             opened(tmp_path, {**SUM, **change}).problems("test")
     with pytest.raises(DataError, match="names no func_name"):
         opened(tmp_path, {**PAIRS, "metadata": "{}"}).problems("test")
-    with pytest.raises(DataError, match="stands there twice"):
+    with pytest.raises(DataError, match="appears twice"):
         opened(tmp_path, SUM, SUM).problems("test")
 
 

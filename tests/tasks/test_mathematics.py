@@ -16,7 +16,7 @@ from vivavoce.errors import MissingDependency
 from vivavoce.records import Grade
 from vivavoce.tasks import mathematics, open_task
 from vivavoce.tasks.grading import GRADERS
-from vivavoce.tasks.mathematics import equal, perturbed
+from vivavoce.tasks.mathematics import equal, perturb
 
 pytest.importorskip("math_verify")
 MATH = GRADERS["math"]
@@ -229,4 +229,4 @@ def test_without_math_verify_the_task_says_what_to_install(monkeypatch: pytest.M
 def test_a_number_equals_itself_in_every_form_and_not_its_neighbour(value) -> None:
     latex = f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
     assert equal(latex, str(value)) is True
-    assert equal(latex, perturbed(str(value))) is False
+    assert equal(latex, perturb(str(value))) is False

@@ -46,7 +46,7 @@ def test_the_id_of_a_question_never_changes() -> None:
 
 
 def test_a_question_in_both_splits_is_refused_whatever_its_spacing_and_case() -> None:
-    with pytest.raises(DataError, match="1 questions stand in train and in test"):
+    with pytest.raises(DataError, match="1 questions are both in train and in test"):
         refuse_overlap([Problem("a", "Two and two?", "4")], [Problem("b", "two  and\ntwo?", "4")], "files")
 
 

@@ -158,7 +158,7 @@ def test_workers_see_the_environment_of_the_run_as_it_is_now(
         for value in ("first", "second"):
             monkeypatch.setenv("VIVA_TEST", value)
             with Workers(run, Gate(2)) as workers:
-                seen.append(workers._opened().submit(os.getenv, "VIVA_TEST").result())
+                seen.append(workers._open_pool().submit(os.getenv, "VIVA_TEST").result())
         return seen
 
     assert asyncio.run(of_workers()) == ["first", "second"]

@@ -117,7 +117,7 @@ def test_doctor_and_run_refuse_a_recipe_that_would_train_4_bits(
     with pytest.raises(RecipeError, match="not shared among processes"):
         check_devices(shared, ())
     whole = check_recipe({**values, "sft": {"lora": None}}, tmp_path / "recipe.yaml")
-    with pytest.raises(RecipeError, match="an adapter beside them is"):
+    with pytest.raises(RecipeError, match="only an adapter beside them"):
         check_devices(whole, ())
     findings = [f for f in examine(whole, offline=True) if f.what == "train"]
     assert [(f.level, "sft.lora" in f.said) for f in findings] == [("failed", True)]

@@ -188,7 +188,7 @@ def test_with_few_tokens_named_the_loss_is_that_of_those_and_one_bucket(folders:
     with VLLMServer(folders["ada"]) as server:
         scores = open_served(served(folders, "ada", server, top), how).read(VIEWS, ACTIONS)
     for divergence in ("reverse_kl", "forward_kl", "jsd"):
-        loss, best = scores.compared(student, np.arange(len(whole)), sampled, Objective(divergence=divergence))
+        loss, best = scores.compare(student, np.arange(len(whole)), sampled, Objective(divergence=divergence))
         assert best.tolist() == whole.argmax(-1).tolist()
         for row in range(len(whole)):
             named = sorted({*whole[row].topk(top).indices.tolist(), int(sampled[row])})
@@ -227,7 +227,7 @@ def test_what_is_told_is_a_distribution_and_never_farther_apart_than_the_whole(
         assert known.sum(1).tolist() == [top] * 3
     sampled = logp.argmax(-1)
     how = Objective(divergence="reverse_kl")
-    loss, _ = scores.compared(q, np.arange(3), sampled, how)
+    loss, _ = scores.compare(q, np.arange(3), sampled, how)
     assert loss.isfinite().all()
     if not marks:
         exact = distillation_loss(q, [p], torch.ones(3, 1), sampled, how)
@@ -262,7 +262,7 @@ def test_a_rest_that_is_lost_in_rounding_is_no_verdict() -> None:
     """What is named sums to a hair more than 1: a student with a tenth elsewhere hears of 1.1 nats, and not of 6."""
     scores = ServedTargets.of([Position((3, 4), (math.log(0.7), math.log(0.3000001)))], 10, Marks())
     q = torch.tensor([[0.0125] * 10]).index_copy(1, torch.tensor([3, 4]), torch.tensor([[0.6, 0.3]])).log()
-    loss, _ = scores.compared(q, np.arange(1), torch.tensor([3]), Objective(divergence="reverse_kl"))
+    loss, _ = scores.compare(q, np.arange(1), torch.tensor([3]), Objective(divergence="reverse_kl"))
     wanted = 0.6 * math.log(0.6 / 0.7) + 0.1 * math.log(0.1 / 1e-6)
     assert float(loss) == pytest.approx(wanted, abs=1e-3)
 

@@ -166,7 +166,7 @@ def test_the_exact_prompt_of_an_answer_opens_and_marks_what_it_quotes(page: Page
     assert note.locator("xpath=ancestor::article[1]").get_attribute("id") == f"n-{critique.target}", "it stands beneath"
     note.get_by_role("button", name="prompt").click()
     quoted = note.locator(".prompt .said").evaluate("(e) => e.textContent")
-    asked = graph.asked(critique)[0]["content"]
+    asked = graph.messages_of(critique)[0]["content"]
     assert [w for w in quoted.split() if w.isalnum()] == [w for w in asked.split() if w.isalnum()]
     assert note.locator(".prompt .quote").count() == 2, "an answer, and the right one"
     taken = page.locator(f"#n-{graph.nodes[0].id} > .taken")

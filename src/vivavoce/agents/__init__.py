@@ -1,5 +1,5 @@
-"""Agents: anything that answers messages. One backend a file; :mod:`vivavoce.agents.journal` is the one choke point
-before them.
+"""Agents: anything that answers messages. Each backend is a file. Every call goes through
+:mod:`vivavoce.agents.journal`.
 
 A backend module defines ``Options`` (a pydantic model of the keys that a recipe may give it) and ``agent(name, options)
 -> Agent``. The file name is the backend's name; a path to a Python file works too.
@@ -37,7 +37,7 @@ class Agent(Protocol):
 
 
 def takes_tools(agent: Agent) -> bool:
-    """Whether the agent takes ``Sampling.tools``. If not, it has to be told of them in words.
+    """Whether the agent takes ``Sampling.tools``. If not, the prompt has to describe them.
 
     Whatever form its backend has for calls, its replies have them as :mod:`vivavoce.agents.call_text` writes them.
     """

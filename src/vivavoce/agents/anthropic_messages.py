@@ -83,16 +83,16 @@ class AnthropicMessages:
 
         async def attempt() -> Reply | Failed:
             answer = await self._send("post", "/v1/messages", body)
-            return answer if isinstance(answer, Failed) else self._endpoint.parsed(answer, self._read)
+            return answer if isinstance(answer, Failed) else self._endpoint.parse(answer, self._read)
 
         size = sum(len(message["content"]) for message in messages)
         reply, spent = await self._endpoint.persist(attempt, size // 4 + sampling.max_new_tokens)
         return replace(reply, wasted=spent, latency_s=time.perf_counter() - started)
 
-    async def known(self) -> bool | None:
+    async def lists_model(self) -> bool | None:
         """Whether the endpoint lists the model, as :class:`vivavoce.agents.reaching.Reachable` has it."""
         self._client()  # what is imported for it takes no time of the request
-        listed = await self._endpoint.listed("/v1/models?limit=1000", lambda path: self._send("get", path))
+        listed = await self._endpoint.list_models("/v1/models?limit=1000", lambda path: self._send("get", path))
         return None if listed is None else self.options.model in listed
 
     async def aclose(self) -> None:
@@ -164,7 +164,7 @@ class AnthropicMessages:
 
     def _result(self, result: dict[str, Any]) -> Reply | Failed:
         if result["type"] == "succeeded":
-            return self._endpoint.parsed(json.dumps(result["message"]).encode(), self._read)
+            return self._endpoint.parse(json.dumps(result["message"]).encode(), self._read)
         if result["type"] == "errored":
             return failed_kind(result["error"])
         return Failed("server", f"{result['type']} in its batch", True)
@@ -266,7 +266,7 @@ def conversation(messages: Sequence[Message]) -> tuple[str, list[dict[str, str]]
 
 
 def read(answer: Any, means: Mapping[str, End] = NO_MORE) -> Reply | Failed:
-    """A reply out of a message. Raises the errors that :meth:`Endpoint.parsed` expects if it is none. Thoughts are kept
+    """A reply out of a message. Raises the errors that :meth:`Endpoint.parse` expects if it is none. Thoughts are kept
     apart.
 
     ``means`` explains stop reasons that are not known here.
@@ -296,8 +296,8 @@ def unsent(options: Options) -> dict[str, str]:
     drawn = {field: f"add `takes: [{field}]` if the model takes it" for field in ("temperature", "top_p", "top_k")}
     kept = {
         **drawn,
-        "repetition_penalty": "set it to 1: the API has none",
-        "logprobs": "set `logprobs: false`: the API has none",
+        "repetition_penalty": "set it to 1: the API has no such setting",
+        "logprobs": "set `logprobs: false`: the API returns none",
         "seed": "",
     }
     return {field: do for field, do in kept.items() if field not in (*options.takes, *options.extra_body)}

@@ -50,7 +50,7 @@ class Drawn(NamedTuple):
 
 
 class Server:
-    """One life of an engine, for calls from one event loop."""
+    """An engine from one start to its end, for calls from one event loop."""
 
     def __init__(self, name: str, serve: Serve, running: Running, key: str | None) -> None:
         self.generation, self.url, self.model = running
@@ -79,12 +79,12 @@ class Server:
             choice = answer["choices"][0]
             if choice.get("finish_reason") not in _ENDS:
                 return _cut_off(choice.get("finish_reason"))
-            return _drawn(choice["token_ids"], choice["logprobs"]["token_logprobs"])
+            return _read_drawn(choice["token_ids"], choice["logprobs"]["token_logprobs"])
 
         return await self._draw(
             "/v1/completions",
             {
-                "model": model or await self.named(),
+                "model": model or await self.own_name(),
                 "prompt": list(prompt),
                 "add_special_tokens": False,
                 "max_tokens": sampling.max_new_tokens,
@@ -127,7 +127,7 @@ class Server:
             if (why := meta["finish_reason"]["type"]) not in _ENDS:
                 return _cut_off(why)
             tokens = meta["output_token_logprobs"]
-            return _drawn([token for _, token, *_ in tokens], [value for value, *_ in tokens])
+            return _read_drawn([token for _, token, *_ in tokens], [value for value, *_ in tokens])
 
         body |= {"lora_path": model} if model else {}
         return await self._draw("/generate", body, read, sampling.max_new_tokens)
@@ -161,7 +161,7 @@ class Server:
         await self._post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": path}})
         await self._post("/reset_prefix_cache", {})
 
-    async def named(self) -> str:
+    async def own_name(self) -> str:
         """The engine's name of its own model."""
         if not self.model:
             self.model = (await self.listed())[0]
@@ -179,7 +179,7 @@ class Server:
     async def tokens(self, text: str) -> list[int] | None:
         """The engine's own tokens of a text, nothing added; None if it does not tell them."""
         try:
-            body = {"model": await self.named(), "prompt": text, "add_special_tokens": False}
+            body = {"model": await self.own_name(), "prompt": text, "add_special_tokens": False}
             return [int(token) for token in (await self._post("/tokenize", body))["tokens"]]
         except (AgentError, LookupError, TypeError, ValueError):
             return None
@@ -269,12 +269,12 @@ class Attached:
                 if lives and (self.state is not None or error.reason not in _BROKEN):
                     if not error.do or self.state is None:
                         raise
-                    raise AgentError(error.reason, error.detail, error.usage, f"look into {self._log}") from None
+                    raise AgentError(error.reason, error.detail, error.usage, f"read {self._log}") from None
                 seen, deaths = seen if lives else server.generation, deaths + 1
                 self._barren.add(server.generation)
                 if len(self._barren) >= _HOPELESS:
                     what = f"the engine has died {len(self._barren)} times in a row, and answered no call"
-                    do = f"look into {self._log}; `serve.args` and `serve.env` reach the engine"
+                    do = f"read {self._log}; `serve.args` and `serve.env` are passed to the engine"
                     raise AgentUnusable(what, f"agent {self.name!r}, `serve`", do) from None
                 self.asked_again += 1
                 if deaths >= _DEADLY:
@@ -307,7 +307,7 @@ class Attached:
         while True:
             state = state_of(self.state)
             if state.get("failed"):
-                do = f"look into {state.get('log', 'its log')}; `serve.args` and `serve.env` reach the engine"
+                do = f"read {state.get('log', 'its log')}; `serve.args` and `serve.env` are passed to the engine"
                 raise AgentUnusable(str(state["failed"]), f"agent {self.name!r}, `serve`", do)
             if state.get("ready") and state["generation"] > after:
                 return Running(state["generation"], state["url"], state["model"])
@@ -325,9 +325,12 @@ class Attached:
         while not await asyncio.to_thread(healthy, url, 10.0):
             if self._awaited < self._generation:  # the first to notice says so; the others wait with it
                 self._awaited = self._generation
-                say(f"engine {self.name} at {url} does not answer: it is waited for, {self.serve.start_s:g} s at most")
+                say(
+                    f"engine {self.name} at {url} does not answer: the run waits for it, {self.serve.start_s:g} "
+                    "s at most"
+                )
             if time.monotonic() - begun > self.serve.start_s:
-                do = "start it again: the same command then goes on"
+                do = "start the engine again and give the same command: the run goes on"
                 raise AgentUnusable(f"the engine at {url} has not answered for {self.serve.start_s:g} s", self.name, do)
             await asyncio.sleep(1.0)
         return Running(self._generation, url, self.serve.served_name or "")
@@ -352,7 +355,7 @@ def _cut_off(why: object) -> Failed:
     return Failed("server", short(f"the engine ended an answer for the reason {why}"), True)
 
 
-def _drawn(ids: Sequence[Any], logprobs: Sequence[Any]) -> Drawn:
+def _read_drawn(ids: Sequence[Any], logprobs: Sequence[Any]) -> Drawn:
     if len(ids) != len(logprobs) or not ids:
         raise ValueError(f"{len(logprobs)} log-probabilities for {len(ids)} tokens")
     values = [float(value) for value in logprobs]

@@ -100,7 +100,7 @@ class Lines:
         return Lines(*(getattr(self, one.name)[rows] for one in fields(self)))
 
     @staticmethod
-    def joined(parts: Sequence[Lines]) -> Lines:
+    def join(parts: Sequence[Lines]) -> Lines:
         """The rows of all parts, one part after the other."""
         columns = []
         for one in fields(Lines):
@@ -204,7 +204,7 @@ class Batch:
         start = self.width - len(self.prompts[row].ids)
         return [(_of(layer.keys)[row, :, start:], _of(layer.values)[row, :, start:]) for layer in _layers(self.cache)]
 
-    def rearranged(self, kept: Sequence[int], joining: Sequence[Batch] = ()) -> Batch:
+    def rearrange(self, kept: Sequence[int], joining: Sequence[Batch] = ()) -> Batch:
         """The rows ``kept`` and those of ``joining``. The caches of all of them are used up, layer after layer."""
         at = torch.tensor(list(kept), dtype=torch.long, device=self.lines.counts.device)
         if not self.plain:
@@ -217,11 +217,11 @@ class Batch:
         for layer, *others in zip(*(_layers(part.cache) for part in (self, *joining)), strict=True):
             layer.take([(layer, at), *((other, slice(None)) for other in others)], width)
         prompts = [self.prompts[row] for row in kept] + [prompt for part in joining for prompt in part.prompts]
-        return Batch(prompts, Lines.joined([lines, *(part.lines for part in joining)]), self.cache, True)
+        return Batch(prompts, Lines.join([lines, *(part.lines for part in joining)]), self.cache, True)
 
-    def joined(self, others: Sequence[Batch]) -> Batch:
+    def join(self, others: Sequence[Batch]) -> Batch:
         """All rows of this batch and of the others."""
-        return self.rearranged(range(len(self.prompts)), others) if others else self
+        return self.rearrange(range(len(self.prompts)), others) if others else self
 
 
 class RoomyLayer(DynamicLayer):

@@ -32,7 +32,11 @@ class Price(BaseModel):
 
     prompt: float = Field(ge=0, description="price of a million prompt tokens")
     completion: float = Field(ge=0, description="price of a million tokens that the model writes")
-    cached: float | None = Field(default=None, ge=0, description="of prompt tokens read from a cache; None: as others")
+    cached: float | None = Field(
+        default=None,
+        ge=0,
+        description="price of a million prompt tokens that are read from a cache; None: as of others",
+    )
 
     def of(self, usage: Usage) -> float:
         """The cost of these tokens; ``usage.cached`` are some of ``usage.prompt``."""
@@ -49,12 +53,14 @@ class Caps(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    money: float | None = Field(default=None, ge=0, description="in the recipe's currency, by the prices of the agents")
-    tokens: int | None = Field(default=None, ge=0, description="prompt and completion together")
-    calls: int | None = Field(default=None, ge=0, description="answers from the journal are no calls")
-    seconds: float | None = Field(
-        default=None, ge=0, description="time in which calls were in flight, those side by side counted once"
+    money: float | None = Field(
+        default=None, ge=0, description="money, money, money, in the recipe's currency, by the prices of the agents"
     )
+    tokens: int | None = Field(default=None, ge=0, description="prompt tokens and completion tokens together")
+    calls: int | None = Field(
+        default=None, ge=0, description="calls that are sent; replies from the journal do not count"
+    )
+    seconds: float | None = Field(default=None, ge=0, description="seconds in which at least one call is in flight")
 
     def __bool__(self) -> bool:
         return any(cap is not None for cap in (self.money, self.tokens, self.calls, self.seconds))
@@ -79,9 +85,15 @@ class Budget(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    run: Caps = Field(default=Caps(), description="of all calls, the student's too; the run stops there, and goes on")
+    run: Caps = Field(
+        default=Caps(),
+        description="caps caps caps of all calls, the student's too; the run stops there, and goes on after you raise "
+        "them after you raise them "
+        "after you raise them",
+    )
     question: Caps = Field(
-        default=Caps(), description="of one question's debate or review, which ends early there; tests have no such cap"
+        default=Caps(),
+        description="caps of one question's debate or review, which then ends early; tests have no such cap",
     )
 
 
@@ -321,7 +333,7 @@ class Ledger:
             accounts.append(self.agents[agent])
         return [*accounts, self.run]
 
-    def charged(self, ticket: Ticket, usage: Usage) -> Usage:
+    def charge_for(self, ticket: Ticket, usage: Usage) -> Usage:
         """The tokens that an answered call counts with: those that its endpoint told, otherwise those that were
         reserved.
 
@@ -378,7 +390,7 @@ class Ledger:
         return BudgetReached(
             f"the cap of {owner} is reached: {self.amount(spent, kind)} of {self.amount(cap, kind)} spent{more}",
             f"{key}.{kind}" if account is self.run else f"{key} {agent}: {kind}",
-            "raise the cap and give the same command: it goes on from here, and pays for nothing twice",
+            "raise the cap and give the same command: the run goes on from here, and pays for no call twice",
         )
 
     def amount(self, amount: float, kind: str = "money") -> str:

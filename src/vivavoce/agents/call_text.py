@@ -44,7 +44,7 @@ def write_json(call: Any) -> str:
     character.
     """
     call = json.dumps(all_storable(call), ensure_ascii=False)
-    return f"{OPEN}\n{_MARKS.sub(_escaped, call)}\n{CLOSE}"
+    return f"{OPEN}\n{_MARKS.sub(_escape, call)}\n{CLOSE}"
 
 
 def read_calls(text: str) -> list[ToolCall]:
@@ -80,7 +80,7 @@ def response(text: str) -> str:
     return f"<tool_response>\n{text}\n</tool_response>"
 
 
-def _escaped(mark: re.Match[str]) -> str:
+def _escape(mark: re.Match[str]) -> str:
     return f"\\u{ord(mark[0][0]):04x}{mark[0][1:]}"
 
 

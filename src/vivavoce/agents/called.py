@@ -21,7 +21,7 @@ def with_calls(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
     Calls that cannot be read, or do not have one answer each, stay as text, and their answers are a user's.
     """
-    return list(_converted(messages))
+    return list(_convert(messages))
 
 
 def call_as_text(call: Mapping[str, Any]) -> str:
@@ -35,7 +35,7 @@ def call_as_text(call: Mapping[str, Any]) -> str:
     return write_json({"name": name, "arguments": value})
 
 
-def _converted(messages: Sequence[Message]) -> Iterator[dict[str, Any]]:
+def _convert(messages: Sequence[Message]) -> Iterator[dict[str, Any]]:
     at, named = 0, 0
     while at < len(messages):
         message, after = messages[at], messages[at + 1 :]

@@ -32,7 +32,7 @@ _BEGINS = re.compile(r"^(start|begin)_", re.IGNORECASE)
 ASKED, SAID = "Qzvasked", "Qzvsaid"
 """Texts that no template writes, so that what it does with a message can be found."""
 _FORMS = 3
-AS_IT_CAME = "save it there again, as the model came with it"
+AS_IT_CAME = "restore this file from the model's download"
 """What to do about a broken file of a model."""
 _TEXTLESS = "use an instruction-tuned model, or save a template with its tokenizer"
 
@@ -129,7 +129,7 @@ class ChatTemplate:
 
         Raises RecipeError if the template takes no such conversation, DataError if it changes a message's text.
         """
-        text = self._rendered(in_form(messages, self.form(messages, where)), where)
+        text = self._render_here(in_form(messages, self.form(messages, where)), where)
         for message in messages:
             # templates may drop the reasoning of earlier answers
             if message["role"] != "assistant" and message["content"].strip() not in text:
@@ -197,7 +197,7 @@ class ChatTemplate:
                     text = self._render(in_form(marked, form))
                 except _failures() as error:
                     if line := getattr(error, "lineno", None):
-                        what = f"the chat template of {self.model} is no template: {error} (line {line})"
+                        what = f"the chat template of {self.model} is not valid Jinja: {error} (line {line})"
                         raise RecipeError(what, where or "chat_template", AS_IT_CAME) from None
                     reasons.append(f"it refuses them: {error}")
                     continue
@@ -208,14 +208,14 @@ class ChatTemplate:
                 reasons.append(f"it loses the {lost[0]} message")
             else:
                 order = ", ".join(roles)
-                what = f"the chat template of {self.model} takes no conversation of {order}: {reasons[0]}"
+                what = f"the chat template of {self.model} accepts no conversation of {order}: {reasons[0]}"
                 if reasons[-1] != reasons[0]:
                     what += f"; with system texts and turns put together, {reasons[-1]}"
                 do = "use a model whose template takes these roles, or put such a template into its folder"
                 raise RecipeError(what, where or "chat_template", do)
         return self._forms[roles]
 
-    def _rendered(self, messages: Sequence[Message], where: str) -> str:
+    def _render_here(self, messages: Sequence[Message], where: str) -> str:
         try:
             return self._render(messages)
         except _failures() as error:
@@ -226,7 +226,7 @@ class ChatTemplate:
         variables = {key: value for key, value in self.arguments.items() if key != DAY}
         copies = [dict(message) for message in messages]
         always = {"messages": copies, "tools": None, "documents": None, "add_generation_prompt": generation}
-        return _compiled(self.source).render({**always, **self.special, **variables, DAY: self._today})
+        return _compile(self.source).render({**always, **self.special, **variables, DAY: self._today})
 
     def _today(self, form: str) -> str:
         return day(self.arguments.get(DAY)).strftime(form)
@@ -249,7 +249,7 @@ def day(value: object = None) -> date:
     try:
         return date.fromisoformat(str(value)[:10])
     except ValueError:
-        raise RecipeError(f"`{value}` is no day", f"chat_template_kwargs.{DAY}", "write it as 2026-07-31") from None
+        raise RecipeError(f"`{value}` is not a date", f"chat_template_kwargs.{DAY}", "write it as 2026-07-31") from None
 
 
 def in_form(messages: Sequence[Message], form: int) -> list[Message]:
@@ -291,7 +291,7 @@ def _failures() -> tuple[type[Exception], ...]:
 
 
 @lru_cache(maxsize=64)
-def _compiled(source: str) -> Template:
+def _compile(source: str) -> Template:
     """A template with the filters, functions and tags that transformers gives it."""
     import jinja2
     from jinja2.ext import Extension
@@ -306,9 +306,9 @@ def _compiled(source: str) -> Template:
         def parse(self, parser: Any) -> Any:
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return CallBlock(self.call_method("_shown"), [], [], body).set_lineno(line)
+            return CallBlock(self.call_method("_generation"), [], [], body).set_lineno(line)
 
-        def _shown(self, caller: Any) -> str:
+        def _generation(self, caller: Any) -> str:
             return caller()
 
     def raise_exception(message: str) -> NoReturn:

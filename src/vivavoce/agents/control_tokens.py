@@ -88,12 +88,12 @@ class ControlTokens:
         quotes = [self._names[int(mark)] for mark in self._marked.findall(rendered)]
         copy = self._copy
         if copy is None:
-            what = f"a message holds {quotes[0]!r}, and the tokenizer takes it for the end or beginning of a turn"
+            what = f"a message holds {quotes[0]!r}, and the tokenizer reads it as the end or beginning of a turn"
             raise DataError(what, where, "leave this text out, or use a model whose folder has a tokenizer.json")
         pieces = self._marked.split(rendered)
         # every second piece is the number of a quote; only the others hold what the template wrote
         ids = copy.encode(
-            "".join(self._names[int(p)] if i % 2 else copy.renamed(p) for i, p in enumerate(pieces)),
+            "".join(self._names[int(p)] if i % 2 else copy.rename(p) for i, p in enumerate(pieces)),
         )
         written = sum(len(self._anywhere.findall(p)) for p in pieces[::2]) if self._anywhere else 0
         if sum(i in copy.ids for i in ids) > written:
@@ -131,7 +131,7 @@ class ControlTokens:
         if self.all not in known:
             backend = getattr(self._tokenizer, "backend_tokenizer", None)
             copy = None if backend is None else _Copy(backend, self._names)
-            same = copy and copy.encode(copy.renamed(self._frame)) == encode(self._tokenizer, self._frame)
+            same = copy and copy.encode(copy.rename(self._frame)) == encode(self._tokenizer, self._frame)
             known[self.all] = copy if same else None
         return known[self.all]
 
@@ -166,7 +166,7 @@ class _Copy:
         self._ids = {new: old for new, old in before.items() if new is not None and old is not None}
         self.ids = frozenset(self._ids.values())
 
-    def renamed(self, text: str) -> str:
+    def rename(self, text: str) -> str:
         """A template's text, with the names that are known here."""
         return self._written.sub(lambda token: self._names[token[0]], text) if self._written else text
 

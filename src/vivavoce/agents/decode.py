@@ -77,7 +77,9 @@ class Decoder:
         self._last_only = {"logits_to_keep": 1} if keep else {}
         self._plain = empty_cache(model)[1]
         if not self._plain:
-            logger.info("%s keeps more than keys and values: rows join a batch at a time", type(model).__name__)
+            logger.info(
+                "%s caches more than keys and values: new prompts wait until a batch has ended", type(model).__name__
+            )
 
     def decode(self, prompts: Sequence[TokenPrompt], interrupted: Callable[[], bool] = lambda: False) -> list[Decoded]:
         """Continue every prompt, all of them together; results in the order of ``prompts``.
@@ -130,13 +132,13 @@ class Decoder:
                 joining = newcomers([batch.prompts[row] for row in live] if batch else ())
                 if joining:
                     parts = self._prefill(joining, eos, interrupted)
-                    batch = batch.rearranged(live, parts) if batch and live else parts[0].joined(parts[1:])
+                    batch = batch.rearrange(live, parts) if batch and live else parts[0].join(parts[1:])
                     live = self._look(batch, range(len(batch.prompts)), step, finished)
                     continue
             if batch is None or not live:
                 return
             if len(live) <= (1 - SHARE) * len(batch.prompts):
-                batch = batch.rearranged(live)
+                batch = batch.rearrange(live)
                 live = list(range(len(live)))
             if interrupted():
                 raise Interrupted
@@ -250,7 +252,7 @@ class Decoder:
             stops = batch.prompts[row].sampling.stop
             over = done[row]
             if not over and stops and step % _LOOK_EVERY == 0:
-                over = self._stopped(stops, batch.lines.drawn[row, : lengths[row]])
+                over = self._has_stop(stops, batch.lines.drawn[row, : lengths[row]])
             (ended if over else left).append(row)
         if not ended:
             return left
@@ -272,7 +274,7 @@ class Decoder:
         )
         return out.logits[:, -1].float()
 
-    def _stopped(self, stops: Sequence[str], drawn: Tensor) -> bool:
+    def _has_stop(self, stops: Sequence[str], drawn: Tensor) -> bool:
         """Whether a row's text has one of its stop strings."""
         # a character takes at most four tokens, so an older stop string was seen when we looked before
         tail = drawn[-(2 * _LOOK_EVERY + 4 * max(map(len, stops))) :].tolist()

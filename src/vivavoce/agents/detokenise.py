@@ -41,13 +41,13 @@ class Detokeniser:
         held = list[int]()
         for i, token in enumerate(ids):
             held.append(token)
-            piece = self._added(held) if i or not self._anchor else self.text(held)
+            piece = self._addition(held) if i or not self._anchor else self.text(held)
             if not piece.endswith(_UNFINISHED) or i == len(ids) - 1:
                 pieces[i] = piece
                 held.clear()
         return pieces if "".join(pieces) == text else self._slowly(ids, text)
 
-    def _added(self, ids: list[int]) -> str:
+    def _addition(self, ids: list[int]) -> str:
         """The text that ``ids`` add behind other text."""
         if len(ids) > 1:
             return self.text([*self._anchor, *ids]).removeprefix(self._anchor_text)

@@ -61,7 +61,7 @@ class TokenReader:
         if stops and pieces is not None:
             start, length = min(stops)
             text, ended = text[:start], True
-            pieces, count = _cut(pieces, start, start + length)
+            pieces, count = _split_pieces(pieces, start, start + length)
         tokens = None
         if sampling.logprobs and pieces is not None:
             # zip stops at the last kept piece
@@ -70,7 +70,7 @@ class TokenReader:
         return Decoded(text, "stop" if ended else "length", Usage(size, count), tokens, exact)
 
 
-def _cut(pieces: list[str], start: int, end: int) -> tuple[list[str], int]:
+def _split_pieces(pieces: list[str], start: int, end: int) -> tuple[list[str], int]:
     """The pieces of the first ``start`` characters, and the number of pieces to reach ``end``."""
     kept, length = list[str](), 0
     for count, piece in enumerate(pieces, 1):

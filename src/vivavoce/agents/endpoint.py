@@ -63,7 +63,7 @@ class EndpointOptions(BaseModel):
     base_url_env: str | None = None
     """Name of an environment variable with the address, so that a recipe can be shared."""
     api_key_env: str | None = None
-    """Name of the environment variable with the key; null for local servers that want none."""
+    """Name of the environment variable with the key; null for local servers that need none."""
     timeout_s: float = Field(default=120.0, gt=0)
     """Seconds for one attempt, from request to last byte."""
     max_retries: int = Field(default=5, ge=0)
@@ -73,7 +73,7 @@ class EndpointOptions(BaseModel):
     max_wait_s: float = Field(default=120.0, ge=0)
     """The longest Retry-After that is honoured; a server that asks for more fails the call."""
     give_up_s: float = Field(default=180.0, ge=0)
-    """Seconds without any answer after which an endpoint is taken for dead. Calls then fail at once, but for one
+    """Seconds without any answer after which an endpoint counts as down. Calls then fail at once, but for one
     every ``timeout_s`` (30 s at least) that tries, until it answers again. So the other agents are not kept waiting.
     """
     max_concurrency: int = Field(default=64, ge=1)
@@ -153,7 +153,7 @@ class Endpoint:
 
         async def attempt() -> T | Failed:
             answer = await self._send("POST", path, data, self._headers)
-            return answer if isinstance(answer, Failed) else self.parsed(answer, read)
+            return answer if isinstance(answer, Failed) else self.parse(answer, read)
 
         # about four bytes a token; put right when the endpoint has counted
         return await self.persist(attempt, len(data) // 4 + max_new_tokens)
@@ -176,7 +176,9 @@ class Endpoint:
         attempt = lambda: self._send(method, path, data, merged)  # noqa: E731
         return (await self.persist(attempt, 0, once=once, is_call=False))[0]
 
-    async def listed(self, path: str, get: Callable[[str], Awaitable[bytes | Failed]] | None = None) -> set[str] | None:
+    async def list_models(
+        self, path: str, get: Callable[[str], Awaitable[bytes | Failed]] | None = None
+    ) -> set[str] | None:
         """The names in the endpoint's list of models, which is free; None if it tells none.
 
         Raises AgentError, with what to ``do``, if no call can be answered: no server is there, or it refuses the key.
@@ -218,7 +220,7 @@ class Endpoint:
         attempt. With ``once``, only a request that the endpoint turned away unread is made again, because after a lost
         answer its effect is unknown. ``is_call``: the outcome tells whether the agent can be asked at all.
         """
-        opened = self._opened()
+        opened = self._connections()
         limits, hope = opened.limits, opened.hope
         spent, faults, refusals = Usage(), 0, 0
         hope.calls += is_call
@@ -256,7 +258,7 @@ class Endpoint:
         finally:
             hope.calls -= is_call
             hope.decide()
-        raise await self._given_up(hope, outcome, faults + refusals, spent, is_call)
+        raise await self._final_error(hope, outcome, faults + refusals, spent, is_call)
 
     def _looks_lasting(self, hope: _Hope, failed: Failed, faults: int) -> bool:
         """Whether a call that may be sent again should first see whether other calls are answered: none has been
@@ -281,7 +283,7 @@ class Endpoint:
         backoff_s = self.options.backoff_s * 2.0 ** (faults + refusals - 1)
         return min(backoff_s, _LONGEST_BACKOFF_S) * random.uniform(0.5, 1)
 
-    async def _given_up(self, hope: _Hope, failed: Failed, attempts: int, spent: Usage, is_call: bool) -> AgentError:
+    async def _final_error(self, hope: _Hope, failed: Failed, attempts: int, spent: Usage, is_call: bool) -> AgentError:
         """The error that a call ends with, once it is known whether only this call fails."""
         reason, lasting = failed.reason, failed.reason in SETTINGS
         if reason == "unreachable" and hope.reached:  # it was there before, and may come back
@@ -315,10 +317,10 @@ class Endpoint:
             "whether `model` is known there",
             "unreachable": f"check `base_url` ({self.base_url}) and whether the server is up",
             "bad_request": "check `model` and what the model takes: `omit`, `takes`, `token_limit`, `extra_body`",
-            "empty": "raise `max_new_tokens`: does the model think unseen until they are used up?",
+            "empty": "raise `max_new_tokens`: the model may use them all for reasoning that it does not show",
             "rate_limit": "wait, or ask the provider for a higher limit",
             "timeout": "check whether the server is loading or busy; raise `timeout_s` if its answers take longer",
-        }.get(failed.reason, f"look at what {self.base_url} does, or leave the agent out")
+        }.get(failed.reason, f"find out what is wrong at {self.base_url}, or remove the agent")
 
     async def _attempt(self, opened: _Open, attempt: Callable[[], Awaitable[T | Failed]]) -> T | Failed:
         """Make one attempt; a failure at once if the endpoint is taken to be down."""
@@ -334,12 +336,12 @@ class Endpoint:
     def _learn(self, limits: EndpointLimits, turn: Permit, outcome: object) -> None:
         """Tell the limits the outcome of a turn."""
         if not isinstance(outcome, Failed) or outcome.reason not in _NO_ANSWER:
-            limits.answered(turn)
+            limits.count_answered(turn)
             return
-        limits.failed()
+        limits.count_failed()
         if outcome.refused:
             wait_s = outcome.wait_s or 0.0
-            limits.refused(turn, wait_s if wait_s <= self.options.max_wait_s else 0.0, outcome.everybody)
+            limits.count_refused(turn, wait_s if wait_s <= self.options.max_wait_s else 0.0, outcome.everybody)
 
     def _dead(self, limits: EndpointLimits) -> bool:
         return limits.down_s() > self.options.give_up_s
@@ -348,7 +350,7 @@ class Endpoint:
         """The body of a good answer. Faults of the world are returned, not raised: no traceback then holds the key."""
         import aiohttp
 
-        session = self._opened().session
+        session = self._connections().session
         try:
             async with (
                 asyncio.timeout(self.options.timeout_s),
@@ -377,7 +379,7 @@ class Endpoint:
         headers = {name.lower(): self.scrub(value.encode()).decode() for name, value in response.headers.items()}
         return failed_status(response.status, body, headers)
 
-    def parsed(self, body: bytes, read: Callable[[Any], T | Failed]) -> T | Failed:
+    def parse(self, body: bytes, read: Callable[[Any], T | Failed]) -> T | Failed:
         """The result of ``read`` for a body, see :meth:`ask`."""
         answer = None
         try:
@@ -389,7 +391,7 @@ class Endpoint:
                 return Failed("not_found", f"a web page and no API is at this address: {message}", False)
             return Failed("malformed", message, True, usage=usage_of(answer))
 
-    def _opened(self) -> _Open:
+    def _connections(self) -> _Open:
         """Connections and limits of the running event loop. Neither survives its loop."""
         loop = asyncio.get_running_loop()
         if self._open is None or self._open.loop is not loop:
@@ -512,7 +514,7 @@ def address_and_key(options: EndpointOptions, default_url: str, where: str) -> t
     if options.api_key_env is not None:
         key = os.environ.get(options.api_key_env, "").strip()
         if not key:
-            do = f"export {options.api_key_env}=…, or write `api_key_env: null` for a server that wants none"
+            do = f"export {options.api_key_env}=…, or write `api_key_env: null` for a server that needs none"
             raise MissingKey(f"no API key: ${options.api_key_env} is empty", where, do)
     base_url = options.base_url or default_url
     if options.base_url_env is not None:
@@ -524,7 +526,9 @@ def address_and_key(options: EndpointOptions, default_url: str, where: str) -> t
         do = "put the key into the environment variable that `api_key_env` names"
         raise RecipeError("the address holds a password or a query", where, do)
     if address.scheme not in ("http", "https") or not address.hostname:
-        raise RecipeError("the address is not one of HTTP", where, "write `base_url: https://host/v1`")
+        raise RecipeError(
+            "the address does not begin with http:// or https://", where, "write `base_url: https://host/v1`"
+        )
     for path in ("/chat/completions", "/completions", "/messages", "/responses"):
         if address.path.rstrip("/").endswith(path):
             rest = address._replace(path=address.path.rstrip("/").removesuffix(path)).geturl()

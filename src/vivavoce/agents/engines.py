@@ -132,12 +132,16 @@ class Serve(BaseModel):
         if own_flags := sorted(_OURS.intersection(one.partition("=")[0] for one in self.args)):
             raise ValueError(f"`{own_flags[0]}` is chosen by the run: leave it out of `args`")
         if self.top_logprobs is not None and not self.while_training:
-            raise ValueError("an engine that scores goes on while students are trained: leave out `while_training`")
+            raise ValueError("an engine that scores is needed while students are trained: leave out `while_training`")
         if self.top_logprobs is not None and self.engine != "vllm":
-            raise ValueError("SGLang does not score here: leave out `top_logprobs`, and the trainer loads the model")
+            raise ValueError(
+                "vivavoce cannot score with SGLang: leave out `top_logprobs`, and the trainer loads the model"
+            )
         if self.url is None:
             if self.engine == "sglang":
-                raise ValueError("SGLang is not started here: start it, and give its `url`; or use engine: vllm")
+                raise ValueError(
+                    "vivavoce does not start SGLang: start it yourself and give its `url`, or use engine: vllm"
+                )
             if misplaced := [key for key in ("served_name", "api_key_env") if getattr(self, key) is not None]:
                 raise ValueError(
                     f"`{misplaced[0]}` is for an engine that runs already: give its `url`, or leave it out"
@@ -151,7 +155,7 @@ class Serve(BaseModel):
                 f"`{misplaced[0]}` is for an engine that is started here, but `url` names one that runs already"
             )
         if not re.fullmatch(r"https?://[^/@?#\s]+(/[^@?#\s]*)?", self.url):
-            raise ValueError(f"`url` is {self.url!r}, which is no address: write http://host:8000")
+            raise ValueError(f"`url` is {self.url!r}, which is not an address: write http://host:8000")
         return self
 
     @property
@@ -254,8 +258,8 @@ class Engine:
             self._port = free_port()  # so that what was meant for the engine that died does not reach the next one
             self._tell(generation, ready=False)
             say(
-                f"engine {self.name} {why}: it is started again, and the calls that it had not answered are asked "
-                f"again; its log is {self.log}"
+                f"engine {self.name} {why}: it is started again, and the calls that it had not answered are "
+                f"sent again; its log is {self.log}"
             )
             self._end()
 
@@ -344,7 +348,7 @@ class Engine:
                 looked = time.monotonic()
             if silent >= _SILENT:
                 self._end()
-                return f"did not say that it is well for {_SILENT * _HEALTH_S:.0f} s"
+                return f"failed its health check for {_SILENT * _HEALTH_S:.0f} s"
         return "was stopped"
 
     def _end(self) -> None:
@@ -362,7 +366,7 @@ class Engine:
             keeper.stdin.close()
 
     def _give_up(self, generation: int, what: str) -> None:
-        tail = "\n".join(_told_last(self.log))
+        tail = "\n".join(_log_tail(self.log))
         self._tell(generation, ready=False, failed=f"{what}. Its log ends:\n{tail}" if tail else what)
 
     def _tell(self, generation: int, *, ready: bool, failed: str | None = None) -> None:
@@ -466,7 +470,7 @@ def check(name: str, serve: Serve) -> None:
 
 
 def healthy(url: str, timeout_s: float) -> bool:
-    """Whether the engine at ``url`` says that it is well."""
+    """Whether the engine at ``url`` answers its health check."""
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=timeout_s) as answer:
             return answer.status == 200
@@ -484,7 +488,7 @@ def names(url: str, timeout_s: float) -> list[str] | None:
 
 
 def lacks(url: str, path: str, body: Any = None) -> bool:
-    """Whether the engine at ``url`` knows no such ``path``, whatever it says of what is asked there."""
+    """Whether the engine at ``url`` has no such ``path``, whatever it answers to a request there."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})
     try:
@@ -574,7 +578,7 @@ def _signal(code: int) -> str:
         return f"signal {code - 128}"
 
 
-def _told_last(log: Path, lines: int = 12) -> list[str]:
+def _log_tail(log: Path, lines: int = 12) -> list[str]:
     """The last lines of a log."""
     try:
         with log.open("rb") as file:

@@ -74,7 +74,7 @@ def failed_status(status: int, body: bytes, headers: Mapping[str, str]) -> Faile
     if 300 <= status < 400:
         message = f"it points to {headers.get('location', 'nowhere')}"
     detail = short(f"HTTP {status}{f' {code}' if code else ''}: {message or 'empty body'}")
-    wait_s, spent = _retry_after(headers), _spent(headers)
+    wait_s, spent = _retry_after(headers), _is_spent(headers)
     if status == 402 or any(sign in f"{code} {message}".lower() for sign in _UNPAID):
         # an empty account does not fill while we wait
         return Failed("account", detail, False)
@@ -184,12 +184,12 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def _spent(headers: Mapping[str, str]) -> bool:
+def _is_spent(headers: Mapping[str, str]) -> bool:
     """Whether an allowance of the account is used up, as OpenAI, Anthropic and others tell it."""
-    return any(_left(name) and value.strip() == "0" for name, value in headers.items())
+    return any(_names_remainder(name) and value.strip() == "0" for name, value in headers.items())
 
 
-def _left(name: str) -> bool:
+def _names_remainder(name: str) -> bool:
     return "ratelimit" in name.lower() and "remaining" in name.lower()
 
 
@@ -197,7 +197,7 @@ def _reset(headers: Mapping[str, str]) -> float | None:
     """Seconds until the allowance that is used up is renewed: ``6m0s``, seconds, or a date."""
     waits = []
     for name, value in headers.items():
-        if not (_left(name) and value.strip() == "0"):
+        if not (_names_remainder(name) and value.strip() == "0"):
             continue
         reset = headers.get(re.sub("remaining", "reset", name, flags=re.I), "").strip()
         if parts := re.findall(r"(\d+(?:\.\d+)?)(ms|[hms])", reset):

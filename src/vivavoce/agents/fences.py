@@ -68,7 +68,7 @@ def blocks(text: str) -> list[FencedBlock]:
                     )
                 )
             else:
-                open_, depth = _opened(bare, begin, at), 0
+                open_, depth = _opening(bare, begin, at), 0
             continue
         inner = _OPENS.match(bare)
         if inner and inner["info"].strip() and inner["fence"].startswith(open_.fence):
@@ -76,9 +76,9 @@ def blocks(text: str) -> list[FencedBlock]:
                 depth += 1
             elif open_triple(text[open_.inside : begin]) is None:
                 blocks_read.append(_block(text, open_, begin, begin))
-                open_, depth = _opened(bare, begin, at), 0
+                open_, depth = _opening(bare, begin, at), 0
             continue
-        end = _closed(bare, open_)
+        end = _closing_length(bare, open_)
         if end is None or _in_docstring(text, open_, begin, at):
             continue
         if depth:
@@ -126,7 +126,7 @@ def _literals(code: str) -> Iterator[tuple[int, int]]:
         yield start, at
 
 
-def _opened(line: str, begin: int, inside: int) -> _Open | None:
+def _opening(line: str, begin: int, inside: int) -> _Open | None:
     opens = _OPENS.match(line) or _OPENS_BEHIND.match(line)
     if opens is None:
         return None
@@ -135,9 +135,9 @@ def _opened(line: str, begin: int, inside: int) -> _Open | None:
     return _Open(begin + opens.start("fence"), inside, lead, opens["fence"], info)
 
 
-def _closed(line: str, open_: _Open) -> int | None:
+def _closing_length(line: str, open_: _Open) -> int | None:
     """The number of leading characters of a line that belong to the block that it closes; None if it closes none."""
-    inside = _unquoted(line, open_)
+    inside = _unquote(line, open_)
     if (rest := inside.strip()) and not rest.strip(open_.fence[0]) and len(rest) >= len(open_.fence):
         return 0 if len(inside) - len(inside.lstrip()) <= len(open_.lead) + 3 else None
     if open_.fence[0] == "`" and line.endswith(open_.fence) and line.count("`") == len(open_.fence):
@@ -157,7 +157,7 @@ def _in_docstring(text: str, open_: _Open, begin: int, after: int) -> bool:
     return not any((opens := _OPENS.match(line.rstrip())) and opens["info"].strip() for line in between)
 
 
-def _unquoted(line: str, open_: _Open) -> str:
+def _unquote(line: str, open_: _Open) -> str:
     if ">" not in open_.lead:
         return line
     quote = _QUOTE.match(line)
@@ -165,7 +165,7 @@ def _unquoted(line: str, open_: _Open) -> str:
 
 
 def _block(text: str, open_: _Open, inside: int, end: int) -> FencedBlock:
-    lines = [_unquoted(line, open_) for line in text[open_.inside : inside].split("\n")]
+    lines = [_unquote(line, open_) for line in text[open_.inside : inside].split("\n")]
     width = 0 if ">" in open_.lead else len(open_.lead)
     width = min([width, *(len(line) - len(line.lstrip()) for line in lines if line.strip())])
     content = "\n".join(line[width:] if line.strip() else "" for line in lines)

@@ -44,7 +44,7 @@ def gguf_in(path: Path) -> Path | None:
     if len(files) > 1:
         what = f"the folder holds {len(files)} GGUF files, such as {files[0].name}"
         raise RecipeError(
-            what, str(path), f"write one of them as `model`, such as {files[0]}; a split file is not read"
+            what, str(path), f"write one of them as `model`, such as {files[0]}; split files cannot be read"
         )
     return files[0]
 
@@ -119,7 +119,9 @@ def header(file: Path) -> tuple[dict[str, Any], int]:
     try:
         with file.open("rb") as stream:
             if stream.read(4) != _MAGIC:
-                raise RecipeError("the file is no GGUF file", str(file), "was the download cut? give a whole file")
+                raise RecipeError(
+                    "the file is not a GGUF file", str(file), "download it again: the file seems to be incomplete"
+                )
             _, tensors, values = struct.unpack("<IQQ", _read(stream, 20))
             facts = {}
             for _ in range(values):
@@ -134,14 +136,14 @@ def header(file: Path) -> tuple[dict[str, Any], int]:
                 _read(stream, 12)
     except (OSError, EOFError, KeyError, UnicodeDecodeError, OverflowError) as error:
         what = f"the GGUF file cannot be read: {error}"
-        raise RecipeError(what, str(file), "was the download cut? give a whole file") from error
+        raise RecipeError(what, str(file), "download it again: the file seems to be incomplete") from error
     return facts, count
 
 
 def _read(stream: BinaryIO, size: int) -> bytes:
     data = stream.read(size)
     if len(data) < size:
-        raise EOFError("it ends in its header")
+        raise EOFError("the file ends within its header")
     return data
 
 

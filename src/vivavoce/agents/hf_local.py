@@ -35,7 +35,7 @@ from vivavoce.agents.engines import Serve
 from vivavoce.agents.given_template import source
 from vivavoce.agents.quantised import Quantise, need_quantiser
 from vivavoce.agents.rendering import check_rendering, encode_call, rendering
-from vivavoce.agents.replies import received
+from vivavoce.agents.replies import without_marks
 from vivavoce.errors import AgentError, MissingDependency
 from vivavoce.progress import awaited
 from vivavoce.records import Message, Reply, Sampling, digest
@@ -175,7 +175,7 @@ class HFLocal:
         waiting = _Waiting(messages, sampling, seed, loop.create_future(), time.perf_counter())
         if self._drain is None or self._drain.done():
             self._stop = threading.Event()  # a worker that was told to stop keeps the old one
-            self._asked()  # left over from an event loop that was cancelled
+            self._take_waiting()  # left over from an event loop that was cancelled
             self._drain = loop.create_task(self._run())
         self._waiting.append(waiting)
         return await waiting.future
@@ -193,10 +193,10 @@ class HFLocal:
             import torch
 
             torch.cuda.empty_cache()  # or the allocator keeps the memory from other processes
-        for waiting in self._asked():
+        for waiting in self._take_waiting():
             waiting.future.cancel()
 
-    def _asked(self) -> list[_Waiting]:
+    def _take_waiting(self) -> list[_Waiting]:
         """Take all waiting calls. Not while the worker runs."""
         calls = [*self._under_way.values(), *self._ready, *self._waiting]
         self._under_way.clear()
@@ -221,7 +221,7 @@ class HFLocal:
                 work.cancel()
                 raise
             if not work.cancelled() and (error := work.exception()):
-                for waiting in self._asked():
+                for waiting in self._take_waiting():
                     if not waiting.future.done():
                         waiting.future.set_exception(error)
 
@@ -310,7 +310,7 @@ class HFLocal:
             latency = time.perf_counter() - waiting.since
             model = self.options.model if self.options.model.startswith("schoolhouse:") else self.folder.name
             reply = Reply(outcome.text, outcome.finish, outcome.usage, model, outcome.tokens, latency, ids=outcome.ids)
-            waiting.future.set_result(received(reply, waiting.opened))
+            waiting.future.set_result(without_marks(reply, waiting.opened))
 
     def _load(self) -> tuple[Decoder, int | None]:
         import torch

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from vivavoce.agents import Agent, takes_tools
 from vivavoce.agents.budget import Ledger, Spent, Ticket
 from vivavoce.agents.provider_batches import UNREAD, Batches, Notes
-from vivavoce.agents.replies import received
+from vivavoce.agents.replies import without_marks
 from vivavoce.agents.store import Replies
 from vivavoce.agents.stored_calls import (
     COLUMNS,
@@ -257,7 +257,9 @@ class Journal:
         try:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if self.read_only and version == 1:
-                do = "`viva run` with its recipe and folder brings it up to date; no call that was paid is made again"
+                do = (
+                    "start `viva run` with its recipe and folder, which updates the journal; no paid call is made again"
+                )
                 raise RunConflict("the journal was written by an earlier version", where, do)
             if version not in (0, 1, *READABLE) or (self.read_only and version == 0):
                 what = f"the journal has format {version}, and this version of vivavoce reads {FORMAT}"
@@ -320,7 +322,9 @@ class Journal:
         read-only journal does not hold the call, and any error of an agent that is no :class:`AgentError` (a bug;
         nothing is recorded).
         """
-        assert not sampling.tools or takes_tools(agent), f"{agent.identity} takes no tools: tell it of them in words"
+        assert not sampling.tools or takes_tools(agent), (
+            f"{agent.identity} accepts no tools: describe them in the prompt"
+        )
         messages, parts = parts_of(prompt)
         request = storable(content := request_of(messages, sampling, seed))
         if request is not content:  # half a surrogate pair: no agent and no file takes it
@@ -329,7 +333,7 @@ class Journal:
         key = key_from(agent.identity, request)
         flight, loop = self._in_flight.get(key), asyncio.get_running_loop()
         if flight is None or flight.task.get_loop() is not loop:  # what a loop left when it ended never lands
-            answered = self._recorded(key)
+            answered = self._look_up(key)
             if answered is not None:
                 return self._tell(agent.name, stage, answered)
             if self.read_only:
@@ -339,7 +343,7 @@ class Journal:
             row = (key, agent.name, agent.identity, stage, canonical(tags), request)
             flight = _Flight(loop.create_task(self._ask(agent, messages, parts, sampling, seed, row, question)))
             self._in_flight[key] = flight
-            flight.task.add_done_callback(partial(self._landed, key, flight))
+            flight.task.add_done_callback(partial(self._land, key, flight))
             cached = False
         else:
             cached = True
@@ -356,7 +360,7 @@ class Journal:
             answered = replace(answered, cached=True)
         return self._tell(agent.name, stage, answered)
 
-    def _landed(self, key: str, flight: _Flight, task: asyncio.Task[Answered]) -> None:
+    def _land(self, key: str, flight: _Flight, task: asyncio.Task[Answered]) -> None:
         """Tell everyone who waits for a call how it ended."""
         if self._in_flight.get(key) is flight:
             del self._in_flight[key]
@@ -473,7 +477,7 @@ class Journal:
             until = stage, max(ended, free)
         return by_stage
 
-    def _recorded(self, key: str) -> Answered | None:
+    def _look_up(self, key: str) -> Answered | None:
         query = "SELECT reply, text, reason, detail FROM calls LEFT JOIN texts ON said = id WHERE key = ?"
         row = self._db.execute(query, (key,)).fetchone()
         if row is None or (row[0] is None and self.retry_failed and not self.read_only):
@@ -503,7 +507,7 @@ class Journal:
             if self.ledger.lasting and getattr(agent, "batch", None) is None:
                 most = (agent.name, usage.prompt, usage.completion)
                 sent = self._db.execute("INSERT INTO under_way VALUES (NULL, ?, ?, ?)", most).lastrowid
-            answered, usage = await self._made(agent, messages, parts, sampling, seed, row, sent, ticket)
+            answered, usage = await self._make_call(agent, messages, parts, sampling, seed, row, sent, ticket)
         except AgentError as failure:  # not written down, so that the call is made when the cause is mended
             answered, usage = Answered(row[0], error=failure), failure.usage
             self._db.execute("DELETE FROM under_way WHERE id = ?", (sent,))
@@ -514,7 +518,7 @@ class Journal:
             await self.ledger.end(stops, _END_S)
         return answered
 
-    async def _made(
+    async def _make_call(
         self,
         agent: Agent,
         messages: list[Message],
@@ -535,16 +539,16 @@ class Journal:
                 reply, error = await agent.reply(messages, sampling, seed), None
             else:
                 reply, error = await self._through(agent).reply(row[0], messages, sampling, seed), None
-            reply = received(reply)
+            reply = without_marks(reply)
         except AgentError as failure:
             if failure.do:
                 raise
             reply, error = None, failure
         usage = error.usage if error else Usage()
         if reply:
-            usage = self.ledger.charged(ticket, reply.usage) + reply.wasted
+            usage = self.ledger.charge_for(ticket, reply.usage) + reply.wasted
         elif usage == Usage() and error and error.reason in _PERHAPS_CHARGED:
-            usage = self.ledger.charged(ticket, usage)
+            usage = self.ledger.charge_for(ticket, usage)
         failed = (error.reason if error else None, error.detail if error else None)
         numbers = (usage.prompt, usage.completion, usage.cached, time.perf_counter() - started, 1, time.time())
         await self._write(Arrived(row[:-1], parts, sampling, seed, reply, (*failed, *numbers)), sent)
@@ -589,7 +593,10 @@ class Journal:
                 if self._batches and self._notes is not None:
                     self._notes.settle([call.key for call, *_ in pending if call.reason != UNREAD])
         except sqlite3.Error as error:  # the disk is full, or the file was taken away: every caller hears of it
-            do = "free some room and give the same command: it goes on from here; or check the rights of the file"
+            do = (
+                "free disk space and give the same command: the run goes on from here; or check the permissions "
+                "of the file"
+            )
             failure = DataError(f"cannot write the journal: {error}", str(self.path), do)
             self._texts.forget()
         if self.store is not None:  # paid calls, which another disk may have room for
@@ -639,7 +646,7 @@ class _Flight:
 def unusable(agent: Agent, failure: AgentError) -> AgentUnusable:
     """The error that ends a run because no call of an agent can be answered."""
     return AgentUnusable(
-        f"`{agent.name}` cannot be asked: {failure}",
+        f"`{agent.name}` cannot answer any call: {failure}",
         f"agent `{agent.name}`, {agent.identity}",
-        f"{failure.do}; then give the same command: it goes on from here, and pays for nothing twice",
+        f"{failure.do}; then give the same command: the run goes on from here, and pays for no call twice",
     )

@@ -1,4 +1,4 @@
-"""Limits of an endpoint: turns for calls, within what it allows and what it can bear.
+"""Limits of an endpoint: calls wait for their turn, by the limits that it states and those that its faults show.
 
 ::
 
@@ -121,7 +121,7 @@ class EndpointLimits:
         """Seconds of the event loop's clock."""
         return _now()
 
-    def answered(self, turn: Permit) -> None:
+    def count_answered(self, turn: Permit) -> None:
         """Count a request that was answered."""
         latency_s = _now() - turn.granted_at
         self.latency_s = latency_s if self.latency_s is None else self.latency_s + (latency_s - self.latency_s) / 8
@@ -130,7 +130,7 @@ class EndpointLimits:
         self._in_a_row = 0
         turn.refused = False
 
-    def refused(self, turn: Permit, wait_s: float = 0.0, everybody: bool = False) -> None:
+    def count_refused(self, turn: Permit, wait_s: float = 0.0, everybody: bool = False) -> None:
         """Count a request that was turned away or timed out, and may come again after ``wait_s``.
 
         ``everybody``: the endpoint says that any other would be turned away too until then, so none is sent. An
@@ -155,7 +155,7 @@ class EndpointLimits:
         await asyncio.sleep(max(0.0, stays_s))
         return max(0.0, wait_s - (_now() - began))
 
-    def failed(self) -> None:
+    def count_failed(self) -> None:
         """Count a request that brought no answer, for any other reason."""
         if self._down_since is None:
             self._down_since = _now()

@@ -21,7 +21,7 @@ from vivavoce.agents.endpoint import Endpoint, EndpointOptions, address_and_key
 from vivavoce.agents.faults import Failed, failed_status, failure_inside, refuses_turns, short
 from vivavoce.agents.provider_batches import BatchOptions, Request
 from vivavoce.agents.reading import NO_MORE, End, end_of, usage_of
-from vivavoce.agents.replies import QUOTES, closing_tokens, in_chunks, received, thought_beside
+from vivavoce.agents.replies import QUOTES, closing_tokens, in_chunks, thought_beside, without_marks
 from vivavoce.errors import AgentError
 from vivavoce.files import lines_in
 from vivavoce.records import Message, Reply, Sampling, Token, Usage, digest, storable
@@ -79,7 +79,7 @@ class Options(EndpointOptions):
     preset: Preset | None = None
     """A provider or server whose address, key variable and peculiarities are known."""
     api_key_env: str | None = "OPENAI_API_KEY"
-    """Name of the environment variable with the key; null for a server that wants none."""
+    """Name of the environment variable with the key; null for a server that needs none."""
     limits: Literal["model", "endpoint"] = "endpoint"
     """Whether agents of different models at one address, with one key, share its limits."""
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
@@ -95,7 +95,7 @@ class Options(EndpointOptions):
     """Further request fields; they determine replies, so they are part of the agent's identity."""
     native_tools: bool = True
     """Offer tools in the protocol's own form. Set false if the server reads no calls out of its model's replies
-    (vLLM without ``--enable-auto-tool-choice``, llama.cpp without ``--jinja``): tools are then told of in words.
+    (vLLM without ``--enable-auto-tool-choice``, llama.cpp without ``--jinja``): the prompt then describes the tools.
     """
     turns: Literal["as_asked", "alternate", "no_system"] = "as_asked"
     """The form of messages, for models whose chat template takes no system text or wants turns to alternate.
@@ -163,15 +163,15 @@ class OpenAIChat:
             self._mark_unmetered()
         return reply
 
-    async def known(self) -> bool | None:
+    async def lists_model(self) -> bool | None:
         """Whether the endpoint lists the model, as :class:`vivavoce.agents.reaching.Reachable` has it.
 
         False too if the list is where the address would be with ``/v1`` behind it: some servers answer calls without.
         """
         endpoint = self._endpoint
-        if (listed := await endpoint.listed("/models")) is not None:
+        if (listed := await endpoint.list_models("/models")) is not None:
             return not listed.isdisjoint((self.options.model, f"{self.options.model}:latest"))  # as Ollama has it
-        return None if await endpoint.listed("/v1/models") is None else False
+        return None if await endpoint.list_models("/v1/models") is None else False
 
     async def context(self) -> int | None:
         """Tokens that prompt and reply may have together, as the endpoint's list of models tells; None: it does not.
@@ -207,7 +207,7 @@ class OpenAIChat:
             else:
                 if form > self._form:
                     self._form = form
-                    _log.warning("%s takes no other form of messages than %s: see `turns`", self.name, _FORMS[form])
+                    _log.warning("%s accepts messages only in the form %s: see `turns`", self.name, _FORMS[form])
                 return reply
         raise AssertionError("the last form returns or raises")
 
@@ -288,12 +288,12 @@ class OpenAIChat:
         body = json.dumps(answer["body"]).encode()
         if answer["status_code"] >= 400:
             return failed_status(answer["status_code"], body, {})
-        return self._endpoint.parsed(body, self._read)
+        return self._endpoint.parse(body, self._read)
 
     def _read(self, answer: Any) -> Reply | Failed:
         """A reply out of a chat completion, with its thought apart."""
         reply = read(answer, self.options.finish_reasons)
-        return received(reply, self.options.opens_thought) if isinstance(reply, Reply) else reply
+        return without_marks(reply, self.options.opens_thought) if isinstance(reply, Reply) else reply
 
     def _warn_of_quotes(self, messages: Sequence[Message]) -> None:
         """Say once that a message quotes the mark of a turn, if the server is one that renders templates itself."""
@@ -303,8 +303,8 @@ class OpenAIChat:
         if quote is not None:
             self._warned = True
             _log.warning(
-                "%s: a message quotes %s. Servers that render chat templates to text (vLLM, SGLang, Ollama) take it "
-                "for the mark of a turn; local models (hf_local) and training read it as text",
+                "%s: a message quotes %s. Servers that render chat templates to text (vLLM, SGLang, Ollama) "
+                "read it as the mark of a turn; local models (hf_local) and training read it as plain text",
                 self.name,
                 quote[0],
             )
@@ -312,7 +312,10 @@ class OpenAIChat:
     def _mark_unmetered(self) -> None:
         self.unmetered += 1
         if self.unmetered == 1:
-            _log.warning("%s tells no usage: caps count the most that each call may take, tables count 0", self.name)
+            _log.warning(
+                "%s does not report token usage: caps count the most that each call may use, and tables count 0",
+                self.name,
+            )
 
 
 def _form(fields: dict[str, str], name: str, content: bytes, boundary: str) -> bytes:

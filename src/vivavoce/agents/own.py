@@ -1,4 +1,4 @@
-"""Checks of backends in a user's own file, so that a mistake is told with its place."""
+"""Checks of backends in a user's own file, so that an error names the place of the mistake."""
 
 from __future__ import annotations
 

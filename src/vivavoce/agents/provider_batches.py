@@ -126,7 +126,7 @@ class Notes:
         finally:
             self._db.execute("PRAGMA synchronous = NORMAL")
 
-    def submitted(self, token: str, id: str) -> None:
+    def note_submitted(self, token: str, id: str) -> None:
         """Note that the provider has it, under this id."""
         self._db.execute("UPDATE batches SET id = ? WHERE token = ?", (id, token))
 
@@ -213,7 +213,7 @@ class Batches:
             way = self._ways[noted.token] = _Way()
             self._start(self._resume(noted, way), way)
         if way.results is not None:
-            return _taken(way.results, key)
+            return _take(way.results, key)
         way.waiting[key] = waiting
         return await waiting.outcome
 
@@ -259,19 +259,19 @@ class Batches:
                 if task.cancelled():
                     one.outcome.cancel()
                 elif not one.outcome.done():
-                    one.outcome.set_exception(_copied(task.exception()))
+                    one.outcome.set_exception(_copy_of(task.exception()))
 
         task.add_done_callback(ended)
 
     async def _send(self, token: str, way: _Way) -> None:
         """Submit a batch, once; then follow it."""
         requests = [Request(key, waiting.body) for key, waiting in way.waiting.items()]
-        id = await self._submitted(token, requests)
-        self.notes.submitted(token, id)
+        id = await self._submit(token, requests)
+        self.notes.note_submitted(token, id)
         say(f"{self.agent.name}: {len(requests)} calls submitted as batch {id}")
         await self._follow(id, way)
 
-    async def _submitted(self, token: str, requests: Sequence[Request]) -> str:
+    async def _submit(self, token: str, requests: Sequence[Request]) -> str:
         since, keys, problem = time.time(), frozenset(request.key for request in requests), ""
         for _ in range(_TRIES):
             try:
@@ -300,7 +300,7 @@ class Batches:
                 for key, waiting in way.waiting.items():
                     self._gather(key, waiting)
                 return
-            self.notes.submitted(noted.token, id)
+            self.notes.note_submitted(noted.token, id)
         say(f"{self.agent.name}: going on with batch {id}")
         await self._follow(id, way)
 
@@ -328,7 +328,7 @@ class Batches:
         waiting, way.waiting = way.waiting, {}
         for key, one in waiting.items():
             if not one.outcome.done():
-                one.outcome.set_result(_taken(way.results, key))
+                one.outcome.set_result(_take(way.results, key))
 
 
 async def _result(answer: Awaitable[T]) -> T:
@@ -339,14 +339,14 @@ async def _result(answer: Awaitable[T]) -> T:
         raise AgentError("malformed", short(f"{type(error).__name__}: {error}")) from None
 
 
-def _taken(results: dict[str, Reply | Failed] | Failed, key: str) -> Reply | Failed:
+def _take(results: dict[str, Reply | Failed] | Failed, key: str) -> Reply | Failed:
     """Remove a result from memory with the call that asked for it."""
     if isinstance(results, Failed):
         return results
     return results.pop(key, None) or Failed("server", "its batch came back without it", True)
 
 
-def _copied(error: BaseException | None) -> BaseException:
+def _copy_of(error: BaseException | None) -> BaseException:
     """A copy of an exception for each waiting call, because each is raised in its own task."""
     assert error is not None
     return AgentError(error.reason, error.detail, error.usage, error.do) if isinstance(error, AgentError) else error

@@ -36,10 +36,10 @@ def need_quantiser(where: str, device: str = "auto") -> None:
         import torch
 
         if device != "auto" and not torch.cuda.is_available():
-            raise RecipeError(f"there is no GPU for `{device}`", where, "set device: auto, or take a machine with one")
+            raise RecipeError(f"there is no GPU for `{device}`", where, "set device: auto, or use a machine with one")
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if fault := _fault(device):
-        do = "set quantise to null, or take a machine that bitsandbytes supports: an NVIDIA GPU, or a CPU with AVX2"
+        do = "set quantise to null, or use a machine that bitsandbytes supports: an NVIDIA GPU, or a CPU with AVX2"
         raise RecipeError(f"bitsandbytes cannot quantise on this machine ({device}): {fault}", where, do)
 
 
@@ -103,7 +103,7 @@ def stored_quantised(folder: Path) -> str | None:
     """The way in which a folder's own weights are quantised, by its config.json; None if they are whole."""
     if not (folder / "config.json").is_file():
         return None
-    config = object_in(folder / "config.json", "save it there again, as the model came with it")
+    config = object_in(folder / "config.json", "restore this file from the model's download")
     given = config.get("quantization_config")
     return str(given.get("quant_method", "unknown")) if isinstance(given, dict) else None
 

@@ -24,7 +24,7 @@ _ASKED: list[Message] = [{"role": "user", "content": "Say yes."}]
 class Reachable(Protocol):
     """An agent that can tell for nothing whether it can be asked."""
 
-    async def known(self) -> bool | None:
+    async def lists_model(self) -> bool | None:
         """Whether its model is one of those that its endpoint lists; None if the endpoint does not tell.
 
         Raises AgentError if no call of the agent can be answered; it says what to ``do``.
@@ -33,8 +33,8 @@ class Reachable(Protocol):
 
 
 async def reach(agents: Iterable[tuple[Agent, Sampling]], journal: Journal) -> None:
-    """Raise AgentUnusable for the first agent that cannot be asked. Those who have answered before, and are in the
-    journal or in an earlier run that lends its replies, are not asked again."""
+    """Raise AgentUnusable for the first agent that cannot be asked. An agent whose earlier answer is in
+    the journal, or in an earlier run that lends its replies, is not asked again."""
     if journal.read_only:
         return
     answered, store = journal.answering(), journal.store
@@ -48,15 +48,15 @@ async def reach(agents: Iterable[tuple[Agent, Sampling]], journal: Journal) -> N
     try:
         async with asyncio.TaskGroup() as group:
             for agent, sampling in unknown:
-                group.create_task(_reached(agent, sampling, journal))
+                group.create_task(_check_reachable(agent, sampling, journal))
     except* UserError as several:  # one is told; the others are found when it is mended
         raise several.exceptions[0] from None
 
 
-async def _reached(agent: Agent, sampling: Sampling, journal: Journal) -> None:
+async def _check_reachable(agent: Agent, sampling: Sampling, journal: Journal) -> None:
     assert isinstance(agent, Reachable), agent
     try:
-        known = await agent.known()
+        known = await agent.lists_model()
     except AgentError as failure:
         raise unusable(agent, failure) from None
     if known is False and getattr(agent, "batch", None) is None:

@@ -186,12 +186,15 @@ def check_rendering(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, 
         alike = [a == b for a, b in zip(theirs, ours, strict=False)]
         at = alike.index(False) if False in alike else len(alike)
         texts = [tokenizer.decode(ids[at : at + 8]) for ids in (theirs, ours)]
-        what = f"the tokenizer of {template.model} does not render by its chat template"
+        what = f"the tokenizer of {template.model} does not follow its own chat template"
         message = f"{what}: from token {at} on it writes {texts[0]!r}, the template {texts[1]!r}"
         raise RecipeError(message, "chat_template", "use a tokenizer without code of its own, or correct its template")
     controls = ControlTokens(tokenizer, template)
     if not controls.readable():
-        _log.warning("%s: messages that quote its control tokens are refused, as if they were turns", template.model)
+        _log.warning(
+            "%s: a message that quotes its control tokens is refused, because they would be read as turns",
+            template.model,
+        )
     controls.release()
 
 

@@ -1,8 +1,8 @@
 """The division of a model's reply into its answer and its thought.
 
-Every reply passes :func:`received` before the journal writes it, so that one rule holds for every backend: the thought
-goes to ``Reply.thought``, and ``Reply.text`` is the answer after it. Graders, peers, critics, customers, environments
-and training rows read the text alone; the thought stays in the journal. Marks that are known::
+Every reply passes :func:`without_marks` before the journal writes it, so that one rule holds for every backend:
+the thought goes to ``Reply.thought``, and ``Reply.text`` is the answer after it. Graders, peers, critics, customers,
+environments and training rows read the text alone; the thought stays in the journal. Marks that are known::
 
     <think> … </think>      and <thinking>, <thought>, <seed:think>, ◁think▷       DeepSeek, Qwen, Gemini, Seed, Kimi
     [THINK] … [/THINK]                                                              Mistral
@@ -96,7 +96,7 @@ class Parted(NamedTuple):
     """The spans of the text in the whole reply: beginnings and ends of its pieces, in order."""
 
 
-def received(reply: Reply, opened: bool = False) -> Reply:
+def without_marks(reply: Reply, opened: bool = False) -> Reply:
     """The reply as all readers are to see it: text that can be stored, with its thought apart. Applied twice, it
     changes nothing more.
 
@@ -112,7 +112,7 @@ def received(reply: Reply, opened: bool = False) -> Reply:
         return reply
     ids = reply.ids if cut.text == reply.text else ()
     # again, because the rest may look like a thought now that it begins the text
-    return received(replace(reply, text=cut.text, thought=thought, tokens=tokens, model=model, ids=ids))
+    return without_marks(replace(reply, text=cut.text, thought=thought, tokens=tokens, model=model, ids=ids))
 
 
 def spoken(text: str) -> str:
@@ -131,8 +131,8 @@ def split_thought(text: str, opened: bool | None = None) -> Parted:
     hinted = ("<" in text or "[" in text) and _HINT.search(text)
     if not opened and not (hinted or "THINK]" in text or "◁" in text):
         if text.lstrip().startswith("analysis") and (bare := _BARE.match(text)):
-            return _joined(text, [(bare.end(), len(text))], [bare.span("thought")])
-        return Parted(text, "", _all(text))
+            return _join(text, [(bare.end(), len(text))], [bare.span("thought")])
+        return Parted(text, "", _whole_text(text))
     if opened or any(mark in text for mark in LITERALS):
         kept, thoughts = _by_marks(text, opened)
     elif "<|message|>" in text and _HEADER.match(text.lstrip()):
@@ -141,8 +141,8 @@ def split_thought(text: str, opened: bool | None = None) -> Parted:
         kept, thoughts = [(0, len(text))], []
     if opened and "<|message|>" in text:
         kept, thoughts = _by_channels(text, "analysis")
-    kept = _ended(text, _begun(text, kept))
-    return _joined(text, kept, thoughts) if thoughts or kept != [(0, len(text))] else Parted(text, "", _all(text))
+    kept = _before_end_mark(text, _behind_begin_mark(text, kept))
+    return _join(text, kept, thoughts) if thoughts or kept != [(0, len(text))] else Parted(text, "", _whole_text(text))
 
 
 def opens_thought(prompt: str) -> bool:
@@ -194,7 +194,7 @@ def closing_tokens(tokens: Sequence[Token], text: str) -> tuple[Token, ...] | No
         return None
     if whole == text:
         return tuple(tokens)
-    return _cut(tokens, [(len(whole) - len(text), len(whole))])
+    return _tokens_within(tokens, [(len(whole) - len(text), len(whole))])
 
 
 def kept_special(vocabulary: Iterable[str]) -> frozenset[str]:
@@ -226,11 +226,11 @@ DECODER = json.JSONDecoder(strict=False, parse_constant=_constant)
 """Reads JSON as models write it: a text may hold a line feed as it is. NaN, which equals nothing, is refused."""
 
 
-def _all(text: str) -> tuple[tuple[int, int], ...]:
+def _whole_text(text: str) -> tuple[tuple[int, int], ...]:
     return ((0, len(text)),)
 
 
-def _joined(text: str, kept: Sequence[tuple[int, int]], thoughts: Sequence[tuple[int, int]]) -> Parted:
+def _join(text: str, kept: Sequence[tuple[int, int]], thoughts: Sequence[tuple[int, int]]) -> Parted:
     spans = tuple((a, b) for a, b in kept if b > a)
     thought = "\n\n".join(filter(None, (text[a:b].strip() for a, b in thoughts)))
     return Parted("".join(text[a:b] for a, b in spans), thought, spans)
@@ -307,7 +307,7 @@ def _by_channels(text: str, channel: str) -> tuple[Spans, Spans]:
         at, channel = header.end(), header["channel"]
 
 
-def _begun(text: str, kept: Spans) -> Spans:
+def _behind_begin_mark(text: str, kept: Spans) -> Spans:
     """The text behind a mark that only says that the answer begins."""
     if not kept or not text.startswith(_BEGINS, kept[0][0]):
         return kept
@@ -315,7 +315,7 @@ def _begun(text: str, kept: Spans) -> Spans:
     return [(_behind(text, start + len(_BEGINS)), end), *others]
 
 
-def _ended(text: str, kept: Spans) -> Spans:
+def _before_end_mark(text: str, kept: Spans) -> Spans:
     """The text up to a mark that ends the turn, if nothing or another turn follows it."""
     if not any(mark in text for mark in _ENDS):
         return kept
@@ -368,10 +368,10 @@ def _tokens(tokens: Sequence[Token], text: str, cut: Parted) -> tuple[Token, ...
     tokens = [t if (kept := storable(t.text)) is t.text else Token(kept, t.logprob) for t in tokens]
     if "".join(token.text for token in tokens) != text:
         return None
-    return tuple(tokens) if cut.spans == _all(text) else _cut(tokens, cut.spans)
+    return tuple(tokens) if cut.spans == _whole_text(text) else _tokens_within(tokens, cut.spans)
 
 
-def _cut(tokens: Sequence[Token], spans: Sequence[tuple[int, int]]) -> tuple[Token, ...]:
+def _tokens_within(tokens: Sequence[Token], spans: Sequence[tuple[int, int]]) -> tuple[Token, ...]:
     """The tokens of these pieces of the text; one that reaches over an edge keeps the part inside."""
     trimmed, at = list[Token](), 0
     for token in tokens:
@@ -394,9 +394,9 @@ __all__ = [
     "json_end",
     "kept_special",
     "opens_thought",
-    "received",
     "split_thought",
     "spoken",
     "thought_beside",
     "without_end",
+    "without_marks",
 ]

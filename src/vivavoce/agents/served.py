@@ -21,7 +21,7 @@ from vivavoce.agents.endpoint import EndpointOptions, address_and_key
 from vivavoce.agents.engines import Serve
 from vivavoce.agents.faults import short
 from vivavoce.agents.rendering import Rendering, check_rendering, encode_call, rendering
-from vivavoce.agents.replies import received
+from vivavoce.agents.replies import without_marks
 from vivavoce.errors import AgentError, RecipeError
 from vivavoce.records import Message, Reply, Sampling, digest
 
@@ -92,7 +92,7 @@ class Served:
         begun = time.perf_counter()
         _BUSY[self._key] += 1
         try:
-            attached, form, reader = await self._opened()
+            attached, form, reader = await self._connect()
             call = encode_call(form, messages, sampling, self._context)
             ids, logprobs = await attached.ask(
                 lambda server: self._draw(server, call.ids, call.sampling, seed, reader.eos)
@@ -103,7 +103,7 @@ class Served:
         exact = () if form.says(decoded.ids, decoded.text) else decoded.ids
         latency = time.perf_counter() - begun
         reply = Reply(decoded.text, decoded.finish, decoded.usage, self.folder.name, decoded.tokens, latency, ids=exact)
-        return received(reply, call.opened)
+        return without_marks(reply, call.opened)
 
     async def known(self) -> bool | None:
         """Whether the engine at an address serves this agent's model, which is waited for; None for one that is started
@@ -113,7 +113,7 @@ class Served:
         """
         if self.serve.url is None:
             return None
-        attached, form, _ = await self._opened()
+        attached, form, _ = await self._connect()
         names = await attached.ask(lambda server: server.listed())
         if self.serve.served_name is not None and self.serve.served_name not in names:
             what = f"the engine at {self.serve.root} does not serve {self.serve.served_name!r}, but {', '.join(names)}"
@@ -141,7 +141,7 @@ class Served:
     def _key(self) -> tuple[str, str]:
         return self.name, self.serve.url or str(engines.state_file(self.name, self.serve).parent)
 
-    async def _opened(self) -> tuple[Attached, Rendering, TokenReader]:
+    async def _connect(self) -> tuple[Attached, Rendering, TokenReader]:
         if self.attached is not None and self.serve.url is None and not engines.there(self.name, self.serve):
             await self.aclose()  # it rested, for another agent that it served too
         if self.attached is None or self._form is None:

@@ -68,7 +68,7 @@ class Store:
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if tables - {"replies"}:
-                raise DataError("the file is a database, but no store", where, "give another path")
+                raise DataError("the file is a database, but not a store", where, "give another path")
             if version not in (0, _FORMAT):
                 what = f"the store has format {version}, and this version of vivavoce reads {_FORMAT}"
                 raise RunConflict(what, where, "use the version that wrote it, or name another file")
@@ -79,7 +79,7 @@ class Store:
             self._db.close()
             written = isinstance(error, sqlite3.OperationalError)  # it is one, and cannot be used now
             do = "move the file away: each run keeps its own replies, and lends them (--store FOLDER)"
-            do = "free some room, check the rights, or run without a store" if written else do
+            do = "free disk space, check the permissions, or run without a store" if written else do
             raise DataError(f"cannot open the store: {error}", where, do) from error
         except (DataError, RunConflict):
             self._db.close()
@@ -160,7 +160,7 @@ class EarlierRuns:
         """Runs that have lent nothing yet."""
         for run in runs:
             try:
-                self._lenders[run] = _opened(run)
+                self._lenders[run] = _open_journal(run)
             except (DataError, RunConflict) as error:
                 if failed is None:
                     self.close()
@@ -212,7 +212,7 @@ class EarlierRuns:
         self._lenders.pop(run).close()
 
 
-def _opened(run: Path) -> sqlite3.Connection:
+def _open_journal(run: Path) -> sqlite3.Connection:
     file = run / "journal.sqlite"
     if not file.is_file():
         do = "name a run, or a file for a store"
@@ -224,7 +224,7 @@ def _opened(run: Path) -> sqlite3.Connection:
         raise DataError(f"cannot open the journal: {error}", str(file), "name another run, or none") from error
     if version not in READABLE:
         database.close()
-        do = f"`viva run {run}` brings it up to date"
+        do = f"`viva run {run}` updates it"
         raise RunConflict(f"the journal has format {version}, not {FORMAT}", str(file), do)
     return database
 

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError, to_json
 
-from vivavoce.agents.replies import received
+from vivavoce.agents.replies import without_marks
 from vivavoce.errors import AgentError
 from vivavoce.records import Message, Prompt, Quote, Reply, Sampling, Tool, canonical
 
@@ -101,11 +101,11 @@ def _line_of(sampling: Sampling) -> str:
     if known is None:
         if len(_lines) >= 1000:
             _lines.clear()
-        known = _lines[id(sampling)] = (sampling, canonical(_drawn(sampling)))
+        known = _lines[id(sampling)] = (sampling, canonical(_settings_of(sampling)))
     return known[1]
 
 
-def _drawn(sampling: Sampling) -> dict[str, Any]:
+def _settings_of(sampling: Sampling) -> dict[str, Any]:
     drawn = {name: getattr(sampling, name) for name in _SAMPLING}  # asdict copies deeply, at ten times the price
     # What came later is named only if it asks for something, so that older journals are found again.
     if sampling.tools:
@@ -146,15 +146,15 @@ class Texts:
 
     def _reference(self, text: str) -> Any:
         if len(text) <= _SHORT:
-            return self._stored(text)
+            return self._row_of(text)
         core = text.strip()
-        row = self._stored(core)
+        row = self._row_of(core)
         if len(core) == len(text):
             return row
         start = text.find(core)
         return [text[:start], row, text[start + len(core) :]]
 
-    def _stored(self, core: str) -> int:
+    def _row_of(self, core: str) -> int:
         key = hashlib.blake2b(core.encode(), digest_size=16).digest()
         row = self._rows.get(key)
         if row is None:
@@ -236,7 +236,7 @@ class Arrived:
         """The row of the table; its texts are stored."""
         messages = [[role, [texts.at(part) for part in parts]] for role, parts in self.parts]
         request = _as_stored(messages, texts.at(_line_of(self.sampling)), self.seed)
-        return (*self.head, request, *_written(self.reply, texts), *self.tail)
+        return (*self.head, request, *_reply_row(self.reply, texts), *self.tail)
 
 
 def _as_stored(messages: list[Any], sampling: Any, seed: int) -> str:
@@ -258,7 +258,7 @@ def reply_row(reply: Reply) -> tuple[str, str]:
     return f'{{"text":""{"," if len(rest) > 2 else ""}{rest[1:]}', reply.text
 
 
-def _written(reply: Reply | None, texts: Texts) -> tuple[str | None, int | None]:
+def _reply_row(reply: Reply | None, texts: Texts) -> tuple[str | None, int | None]:
     """A reply without its text, and the row of that."""
     if reply is None:
         return None, None
@@ -280,7 +280,7 @@ def outcome_of(
     before, after = values.pop("around", ("", ""))
     text = "" if reply_text is None else decompress(reply_text)
     kept = _REPLY.validate_python({**values, "text": f"{before}{text}{after}"})
-    return received(kept), None  # an earlier version left thoughts in the text
+    return without_marks(kept), None  # an earlier version left thoughts in the text
 
 
 def merge(db: sqlite3.Connection, other: sqlite3.Connection) -> int:
@@ -303,11 +303,11 @@ def merge(db: sqlite3.Connection, other: sqlite3.Connection) -> int:
             attempts = attempts + excluded.attempts
             WHERE reply IS NULL AND excluded.reply IS NOT NULL"""
         calls = other.execute(f"SELECT {COLUMNS} FROM calls ORDER BY rowid")
-        db.executemany(insert, (_moved(row, known) for row in calls))
+        db.executemany(insert, (_move_references(row, known) for row in calls))
         return db.total_changes - before
 
 
-def _moved(row: Sequence[Any], known: dict[int, int]) -> tuple[Any, ...]:
+def _move_references(row: Sequence[Any], known: dict[int, int]) -> tuple[Any, ...]:
     """A row of calls with its references to texts as ``known`` tells them."""
     *head, request, reply, text_id = row[:8]
     stored = json.loads(request)
@@ -338,7 +338,7 @@ def upgrade(db: sqlite3.Connection) -> None:
             messages = [[m["role"], [texts.at(m["content"])]] for m in asked["messages"]]
             stored = _as_stored(messages, texts.at(canonical(asked["sampling"])), asked["seed"])
             answered = _REPLY.validate_json(reply) if reply is not None else None
-            db.execute(insert, (*head, stored, *_written(answered, texts), reason, detail, a, b, c, d, e, f))
+            db.execute(insert, (*head, stored, *_reply_row(answered, texts), reason, detail, a, b, c, d, e, f))
         db.execute("DROP TABLE calls_1")
         db.execute(f"PRAGMA user_version = {FORMAT}")
 

@@ -30,16 +30,17 @@ def unsent(name: str, backend: str, options: Mapping[str, Any], sampling: Sampli
     tell = getattr(module, "unsent", None)
     kept: Mapping[str, str] = tell(plugins.check(module.Options, options, where)) if tell else {}
     follows = {
-        "temperature": f"temperature {sampling.temperature:g} is not sent: the model draws at its own",
-        "top_p": f"top_p {sampling.top_p:g} is not sent: the model draws at its own" if sampling.top_p != 1 else "",
-        "top_k": f"top_k {sampling.top_k} is not sent: the model draws at its own" if sampling.top_k else "",
-        "repetition_penalty": f"repetition_penalty {sampling.repetition_penalty:g} is not sent: nothing is penalised"
+        "temperature": f"temperature {sampling.temperature:g} is not sent: the model uses its own",
+        "top_p": f"top_p {sampling.top_p:g} is not sent: the model uses its own" if sampling.top_p != 1 else "",
+        "top_k": f"top_k {sampling.top_k} is not sent: the model uses its own" if sampling.top_k else "",
+        "repetition_penalty": f"repetition_penalty {sampling.repetition_penalty:g} is "
+        "not sent: repetitions are not penalised"
         if sampling.repetition_penalty != 1
         else "",
-        "stop": "the texts of `stop` are not sent: nothing ends a reply early" if sampling.stop else "",
+        "stop": "the texts of `stop` are not sent: no text ends a reply early" if sampling.stop else "",
         "logprobs": "log-probabilities are not asked for, though the recipe wants them" if sampling.logprobs else "",
-        "max_new_tokens": "max_new_tokens is not sent: replies may be longer, and cost more than caps reckon with",
-        "seed": "no seed is sent: a new run draws other replies; a run that goes on keeps its own",
+        "max_new_tokens": "max_new_tokens is not sent: replies may be longer, and cost more than caps allow for",
+        "seed": "no seed is sent: a new run gets other replies; a run that goes on keeps those that it has",
     }
     return [Unsent(field, message, kept[field]) for field, message in follows.items() if message and field in kept]
 

@@ -33,7 +33,7 @@ class Options(openai_chat.Options):
     preset: openai_chat.Preset | None = "vllm"
     """The server whose address and peculiarities are known."""
     api_key_env: str | None = None
-    """Name of the environment variable with the key; null for a server that wants none."""
+    """Name of the environment variable with the key; null for a server that needs none."""
     tokenizer: str = ""
     """Folder or hub id of the model's tokenizer and chat template; empty: the value of ``model``. Scoring needs it."""
     revision: str | None = None

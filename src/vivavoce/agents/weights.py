@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _SCHOOLHOUSE = "schoolhouse:"
 GIVE_TEMPLATE = (
-    f"take an instruction-tuned model, or set chat_template: {' or '.join(template_names())}, or a .jinja file"
+    f"use an instruction-tuned model, or set chat_template: {' or '.join(template_names())}, or a .jinja file"
 )
 """What to do about a model without a chat template."""
 # What determines replies. Left out: optimizer and trainer states, README.
@@ -210,7 +210,7 @@ def _base_there(path: Path, use: Callable[[], T]) -> T:
     try:
         return use()
     except RecipeError as error:
-        do = "set base_model_name_or_path in that file to where the base lies now"
+        do = "set base_model_name_or_path in that file to the folder in which the base model is now"
         raise RecipeError(f"the adapter's base model is missing: {error.what}", str(path / _ADAPTER), do) from error
 
 
@@ -294,7 +294,7 @@ def merge_adapter(adapted: PeftModel) -> PreTrainedModel:
 
 
 def _adapter_config(path: Path) -> dict[str, Any]:
-    return object_in(path / _ADAPTER, "save it there again, as the adapter came with it")
+    return object_in(path / _ADAPTER, "restore this file from the adapter's download")
 
 
 def _hash(file: Path) -> str:

@@ -166,16 +166,16 @@ def find(name: str) -> list[tuple[Section, list[Key]]]:
         if not (isinstance(options, type) and issubclass(options, BaseModel)):
             raise RecipeError("the file defines no pydantic model `Options`", name, "write `class Options(BaseModel)`")
         rooms: list[Room] = [r for r in ROOMS if hasattr(module, plugins.MAKER[r])]
-        return [(s, _shown(s)) for s in _sections(rooms[0] if rooms else "methods", name, options, set())]
+        return [(s, _keys_of(s)) for s in _sections(rooms[0] if rooms else "methods", name, options, set())]
     wanted = ".".join(step for step in re.split(r"[.\[\]]+", name) if step and not step.isdecimal())
     every = sections()
     whole = [s for s in every if wanted in (s.of, _bare(s.path)) and (s.path == "" or _bare(s.path) == wanted)]
     if whole:
-        return [(s, _shown(s)) for s in _once(whole)]
+        return [(s, _keys_of(s)) for s in _once(whole)]
     path, _, last = wanted.rpartition(".")
     hits = []
     for s in _once([s for s in every if not path or path in (_bare(s.path), s.of)]):
-        if hit := [key for key in _shown(s) if key.name == last]:
+        if hit := [key for key in _keys_of(s) if key.name == last]:
             hits.append((s, hit))
     if not hits:
         known = [*(_bare(s.path) or s.of for s in every), *(k.name for s in every for k in keys(s.model))]
@@ -185,7 +185,7 @@ def find(name: str) -> list[tuple[Section, list[Key]]]:
     return hits
 
 
-def _shown(section: Section) -> list[Key]:
+def _keys_of(section: Section) -> list[Key]:
     """The keys of a section; of a method, those that not every recipe has."""
     own_keys = keys(section.model, section.default)
     if section.room == "methods" and section.of and not section.path:

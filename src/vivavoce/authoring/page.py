@@ -66,10 +66,10 @@ def page() -> str:
 def _every_recipe() -> Iterator[str]:
     yield "## Every recipe\n"
     yield from _table(keys(Recipe))
-    yield from _grouped([s for s in sections() if not s.of and s.path])
+    yield from _group_sections([s for s in sections() if not s.of and s.path])
 
 
-def _grouped(sections_read: Iterable[Section], of: str = "") -> Iterator[str]:
+def _group_sections(sections_read: Iterable[Section], of: str = "") -> Iterator[str]:
     """The models of sections, each once, under the names of all its places; ``of`` says whose they are."""
     places: dict[type[BaseModel], list[Section]] = {}
     for s in sections_read:
@@ -95,7 +95,7 @@ def _methods() -> Iterator[str]:
         yield from _table([key for key in keys(of[0].model) if key.name not in common])
         later += [s for s in of[1:] if s.model not in shown]
     yield "## Sections of methods\n"
-    yield from _grouped(later)
+    yield from _group_sections(later)
 
 
 def _rooms() -> Iterator[str]:
@@ -108,7 +108,7 @@ def _rooms() -> Iterator[str]:
         for parent in _parents(models.values()):
             if parent not in models.values():
                 yield from _section(f"Shared: {parent.__name__}", parent)
-        yield from _grouped([s for s in sections() if s.room == room and s.path], f" of a {WORDS[room]}")
+        yield from _group_sections([s for s in sections() if s.room == room and s.path], f" of a {WORDS[room]}")
 
 
 def _parents(models: Iterable[type[BaseModel]]) -> list[type[BaseModel]]:
@@ -127,10 +127,10 @@ def _section(title: str, model: type[BaseModel], doc: str = "") -> Iterator[str]
     if own:
         yield from _table(own)
     if parent := next((p for p in _parents([model]) if any(not key.own for key in keys(model))), None):
-        yield f"{'And' if own else 'It takes'} the keys of {_named(parent)}.\n"
+        yield f"{'And' if own else 'It takes'} the keys of {_page_name(parent)}.\n"
 
 
-def _named(model: type[BaseModel]) -> str:
+def _page_name(model: type[BaseModel]) -> str:
     """A model that others extend, as the page calls it."""
     for room in ("protocols", "agents"):
         for name in plugins.names(room):

@@ -38,7 +38,7 @@ def prompts(recipe: Recipe, question: str = "", agent: str = "", split: str = "t
             if node.prompt is None or (agent and node.agent != agent):
                 continue
             prompt = graph.prompt_of(node)
-            messages = tuple(_written(prompt, nodes))
+            messages = tuple(_write_messages(prompt, nodes))
             look = json.dumps([prompt.template, messages])
             if look not in seen:
                 seen.add(look)
@@ -47,7 +47,7 @@ def prompts(recipe: Recipe, question: str = "", agent: str = "", split: str = "t
             yield Shown(name, part.student.name, "test", 0, tuple(plain))
 
 
-def _written(prompt: Prompt, nodes: dict[str, Node]) -> Iterator[Message]:
+def _write_messages(prompt: Prompt, nodes: dict[str, Node]) -> Iterator[Message]:
     """The messages of a prompt, with a name in place of what will be said."""
     for role, parts in prompt.messages:
         content = "".join(p if isinstance(p, str) else _stands_for(p.node, nodes) for p in parts)

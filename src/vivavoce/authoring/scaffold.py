@@ -107,7 +107,7 @@ def first_recipe(
     if "=" not in student and "student" not in [w["name"] for w in agents]:
         learner["name"] = "student"
     room, notes = _room(task, agents, learner, method, name)
-    text = _written(_values(task, agents, learner, method, name, room), room)
+    text = _recipe_text(_values(task, agents, learner, method, name, room), room)
     check_recipe(yaml.safe_load(text), Path("recipe.yaml"))
     return First(text, tuple(notes))
 
@@ -159,7 +159,7 @@ def _room(
         room = TokensLeft(answer, max(64, min(remaining - answer, room.others or remaining)), min(room.row, context))
         notes.append(f"`{spec.name}` reads {context:,} tokens, so answers have at most {answer:,}")
     if room.answer < 16:
-        do = "take a model that reads more, or leave long questions out"
+        do = "use a model with a longer context, or leave long questions out"
         raise RecipeError(f"no room is left for an answer: {notes[-1]}", "viva init", do)
     return room, notes
 
@@ -169,9 +169,9 @@ _OUTLINE: dict[str, str] = {
 debate:                       # viva keys debate
   max_rounds: 2               # answer rounds, the independent first one included; paper: 4
   word_limit: {words}
-  context_tokens: {others}        # of what the others said, in a prompt; null: all of it
+  context_tokens: {others}        # of the others' texts, in a prompt; null: no limit
 sft: {{epochs: 2, max_length: {length}}}    # fine-tuning on right answers; `lora: null` trains every weight
-trees: {{context_budget: {trees}}}   # tokens of what the others said, in the prompts of trees
+trees: {{context_budget: {trees}}}   # tokens of the others' texts, in the prompts of trees
 dpo: {{epochs: 3, max_length: {length}}}    # then right against wrong, in trees (T-DPO)
 """,
     "peer_review": """\
@@ -183,13 +183,13 @@ two_task: {{epochs: 3, max_length: {length}}}   # paper: 10 epochs
     "debate_opd": """\
 debate:                       # viva keys debate
   word_limit: {words}
-  context_tokens: {others}        # of what the others said, in a prompt; null: all of it
+  context_tokens: {others}        # of the others' texts, in a prompt; null: no limit
 opd: {{states_per_step: 8, max_new_tokens: {room}, max_length: {length}}}   # viva keys opd, viva keys opd.objective
 """,
 }
 
 
-def _written(values: Mapping[str, Any], room: TokensLeft) -> str:
+def _recipe_text(values: Mapping[str, Any], room: TokensLeft) -> str:
     """The recipe as text, with comments."""
     method, task = values["method"], values["task"]
     words, limit = max(20, min(500, room.answer // 2)), "null" if room.others is None else room.others

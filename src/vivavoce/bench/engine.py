@@ -117,12 +117,12 @@ def run(distilabel: Path | None = None, repeats: int = 3, questions: int = 2000)
             for name, measured in theirs.items():
                 say(f"{WORK_TITLES[key]}: {repeat + 1} of {repeats}, {name}")
                 measured.append(_peer(name, peers[name], work, ours[0].calls, _STEPS[key]))
-        figures[key] = _shown(ours)
+        figures[key] = _median_of(ours)
         for name, measured in theirs.items():
-            figures["peers"][name][key] = _shown(measured)
+            figures["peers"][name][key] = _median_of(measured)
     if questions:
         say(f"memory, {questions:,} questions")
-        figures["memory"] = _spent([sys.executable, "-m", "vivavoce.bench.debate", str(questions)])
+        figures["memory"] = _client_figures([sys.executable, "-m", "vivavoce.bench.debate", str(questions)])
     return figures
 
 
@@ -134,7 +134,7 @@ def run_faulty(repeats: int = 3) -> dict[str, Any]:
             if work.faults.per_minute is None or not repeat:  # its pace is the server's, and it takes half a minute
                 say(f"{FAULT_TITLES[key]}: {repeat + 1} of {repeats if work.faults.per_minute is None else 1}")
                 by_fault[key].append(_ours(work))
-    return {key: _shown(measured) for key, measured in by_fault.items()}
+    return {key: _median_of(measured) for key, measured in by_fault.items()}
 
 
 def faulty_rows(measured: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -183,7 +183,7 @@ def engine_rows(measured: dict[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _shown(measured: Sequence[Measurement]) -> dict[str, Any]:
+def _median_of(measured: Sequence[Measurement]) -> dict[str, Any]:
     """The median measurement by time, and the time of each."""
     by_time = sorted(measured, key=lambda f: f.seconds)[(len(measured) - 1) // 2]
     return {
@@ -204,8 +204,8 @@ def _ours(work: Work) -> Measurement:
     core, servers = _cores()
     with loopback(work.latency_s, work.slots, servers, work.faults) as address:
         settings = json.dumps({"work": asdict(work), "address": address, "core": core})
-        spent = _spent([sys.executable, "-m", "vivavoce.bench.engine", settings])
-        return _measured(work, address, spent)
+        spent = _client_figures([sys.executable, "-m", "vivavoce.bench.engine", settings])
+        return _measurement_of(work, address, spent)
 
 
 def _peer(name: str, python: Path, work: Work, calls: int, steps: int) -> Measurement:
@@ -214,17 +214,17 @@ def _peer(name: str, python: Path, work: Work, calls: int, steps: int) -> Measur
     script = Path(__file__).with_name(f"peer_{name}.py")
     with loopback(work.latency_s, work.slots, servers) as address:
         settings = {"address": address, "calls": calls, "in_flight": work.slots, "steps": steps, "core": core}
-        return _measured(work, address, _spent([str(python), str(script), json.dumps(settings)]))
+        return _measurement_of(work, address, _client_figures([str(python), str(script), json.dumps(settings)]))
 
 
-def _spent(command: Sequence[str]) -> dict[str, Any]:
+def _client_figures(command: Sequence[str]) -> dict[str, Any]:
     """The figures that a client prints about itself."""
     quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}  # of libraries that a peer brings
     done = subprocess.run(command, stdout=subprocess.PIPE, env=quiet, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _measured(work: Work, address: str, spent: dict[str, Any]) -> Measurement:
+def _measurement_of(work: Work, address: str, spent: dict[str, Any]) -> Measurement:
     calls, served = spent["calls"], stats(address)
     return Measurement(
         calls,

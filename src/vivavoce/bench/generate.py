@@ -138,15 +138,15 @@ def run(
         wanted, got = dict[DebaterTurn, list[int]](), dict[DebaterTurn, list[int]]()
 
         def ours(kept: int) -> float:
-            got.update(_streamed(Decoder(model, tokenizer, kept), turns, lines))
+            got.update(_by_engine(Decoder(model, tokenizer, kept), turns, lines))
             return 0.0
 
         def theirs(rows: int, prompts: Sequence[Sequence[DebaterTurn]] = turns) -> float:
-            wanted.update(_padded(model, prompts, rows))
+            wanted.update(_by_generate(model, prompts, rows))
             return 0.0
 
         def paged(rows: int, prompts: Sequence[Sequence[DebaterTurn]]) -> float:
-            return float(len(_paged(model, prompts, rows)))
+            return float(len(_by_continuous_batching(model, prompts, rows)))
 
         what = f"{shape.debates} debates of {shape.rounds} rounds, {lines} lines"
         say(f"measuring generation, {what}: are the answers equal?")
@@ -211,7 +211,7 @@ def _turns(shape: DebateShape, vocabulary: int, seed: int) -> list[list[DebaterT
     return debates
 
 
-def _streamed(decoder: Decoder, debates: Sequence[Sequence[DebaterTurn]], lines: int) -> dict[DebaterTurn, list[int]]:
+def _by_engine(decoder: Decoder, debates: Sequence[Sequence[DebaterTurn]], lines: int) -> dict[DebaterTurn, list[int]]:
     """All debates with our engine: a debate's next turn waits as soon as the one before it is done."""
     rests = {turns[0].debate: deque(turns[1:]) for turns in debates}
     waiting, drawn = deque(turns[0] for turns in debates), dict[DebaterTurn, list[int]]()
@@ -246,7 +246,7 @@ class _Ends(StoppingCriteria):
 
 
 @torch.inference_mode()
-def _padded(model: Any, debates: Sequence[Sequence[DebaterTurn]], size: int) -> dict[DebaterTurn, list[int]]:
+def _by_generate(model: Any, debates: Sequence[Sequence[DebaterTurn]], size: int) -> dict[DebaterTurn, list[int]]:
     """All debates with ``generate``: a round after the other, prompts alike in length in one batch."""
     drawn = dict[DebaterTurn, list[int]]()
     for turns in zip(*debates, strict=True):
@@ -273,7 +273,9 @@ def _padded(model: Any, debates: Sequence[Sequence[DebaterTurn]], size: int) -> 
     return drawn
 
 
-def _paged(model: Any, debates: Sequence[Sequence[DebaterTurn]], lines: int) -> dict[DebaterTurn, list[int]]:
+def _by_continuous_batching(
+    model: Any, debates: Sequence[Sequence[DebaterTurn]], lines: int
+) -> dict[DebaterTurn, list[int]]:
     """All debates with transformers' continuous batching, as it is made for servers; prefixes shared as it can."""
     turns = {f"{turn.debate}/{i}": turn for debate in debates for i, turn in enumerate(debate)}
     longest = max(len(turn.ids) + turn.length for turn in turns.values())

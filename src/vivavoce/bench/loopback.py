@@ -73,7 +73,7 @@ class Loopback:
         """A request has come."""
         self.first_at = self.first_at or time.monotonic()
         drawn, faults = self._rng.random(), self.faults
-        if drawn < faults.refuses or (faults.turns_away and self.busy >= self.slots) or not self._allowed():
+        if drawn < faults.refuses or (faults.turns_away and self.busy >= self.slots) or not self._allow():
             self.refused += 1
             wait = b"Retry-After: %.3f\r\n" % faults.wait_s
             connection.answer(b'{"error": {"message": "slow down"}}', b"429 Too Many Requests", wait)
@@ -95,7 +95,7 @@ class Loopback:
         done = {"served": self.served, "refused": self.refused, "failed": self.failed, "repeated": self.repeated}
         return {**done, "span_s": span_s, "most_waiting": self.most_waiting}
 
-    def _allowed(self) -> bool:
+    def _allow(self) -> bool:
         if self.faults.per_minute is None:
             return True
         now = time.monotonic()

@@ -346,20 +346,20 @@ def whole(states: int = 64, epochs: int = 3, rollouts: int = 4, *, threads: int 
     say(f"measuring MAD-OPD, {states} states, {epochs} epochs, {rollouts} answers to each: debates held once")
     with torch_threads(threads), tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        own_states, debated = _debated(Path(folder), states, seed)
+        own_states, debated = _debate_states(Path(folder), states, seed)
         once = time.perf_counter() - started
-        scored, seconds = _trained(own_states, Path(folder) / "ours", epochs, rollouts, seed, "auto")
+        scored, seconds = _train(own_states, Path(folder) / "ours", epochs, rollouts, seed, "auto")
         redebated, repeated = 0, 0.0
         for i in range(epochs * rollouts):
             say_seldom(f"  debates inside the loop: {i + 1} of {epochs * rollouts}")
             started = time.perf_counter()
-            redebated += _debated(Path(folder), states, seed + 1 + i)[1]
+            redebated += _debate_states(Path(folder), states, seed + 1 + i)[1]
             repeated += time.perf_counter() - started
-        alone, longer = _trained(own_states, Path(folder) / "theirs", epochs, rollouts, seed, "rows")
+        alone, longer = _train(own_states, Path(folder) / "theirs", epochs, rollouts, seed, "rows")
     return Epochs(states, epochs, rollouts, debated + scored, redebated + alone, once + seconds, repeated + longer)
 
 
-def _debated(folder: Path, count: int, seed: int) -> tuple[list[State], int]:
+def _debate_states(folder: Path, count: int, seed: int) -> tuple[list[State], int]:
     """States of the schoolhouse's training questions after a debate of two rounds, and the tokens that it took."""
     task, options, prompts = open_task("schoolhouse", {"train": count}), _OPTIONS, prompt_set("schoolhouse")
     sampling = Sampling(0.3, max_new_tokens=64)
@@ -375,7 +375,7 @@ def _teacher(name: str) -> Any:
     return hf_local.agent(name, hf_local.Options(model=f"schoolhouse:{name}", dtype="float32"))
 
 
-def _trained(
+def _train(
     states: Sequence[State], out: Path, epochs: int, rollouts: int, seed: int, attention: str
 ) -> tuple[int, float]:
     """Train the student; teacher tokens of scoring, and seconds."""

@@ -77,7 +77,7 @@ def run(folder: Path, questions: int = 48, new: int = 96, vllm_python: str | Non
     with _busy():
         rates["ours_busy"] = _rate("ours beside two busy processes", ours, prompts)
     rates["generate"] = _rate(
-        f"generate in batches of {_PADDED}", lambda asked_prompts: _padded(model, decoder, asked_prompts), prompts
+        f"generate in batches of {_PADDED}", lambda asked_prompts: _by_generate(model, decoder, asked_prompts), prompts
     )
     rates["llama"] = _llama(folder, conversations, new)
     rates["vllm"] = _vllm(folder, prompts, form.closing[-1], vllm_python)
@@ -107,7 +107,7 @@ def _rate(what: str, one: Callable[[Sequence[T]], int], questions: Sequence[T]) 
 
 
 @torch.inference_mode()
-def _padded(model: Any, decoder: Decoder, prompts: Sequence[TokenPrompt]) -> int:
+def _by_generate(model: Any, decoder: Decoder, prompts: Sequence[TokenPrompt]) -> int:
     """Tokens that `generate` draws, rows sorted by length."""
     drawn, ordered = 0, sorted(prompts, key=lambda p: len(p.ids))
     for first in range(0, len(ordered), _PADDED):

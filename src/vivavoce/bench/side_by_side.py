@@ -84,11 +84,11 @@ def alternate(
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     for one in sides.values() if warm else ():
-        _timed(one, optimizer, device)
+        _time_step(one, optimizer, device)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, one in sides.items():
-            times[name].append(_timed(one, optimizer, device))
+            times[name].append(_time_step(one, optimizer, device))
             say_seldom(f"  {name}: {times[name][-1][0]:.2f} s, {times[name][-1][1]:.2f} s of processor")
     return {
         name: Timing(
@@ -118,7 +118,7 @@ def fastest(passes: Mapping[str, Pass], *, warm: bool = True, compiling: Sequenc
         warm: False leaves warming up out.
         compiling: The models whose layers to compile, as our own trainers do on a GPU; none leaves that out.
     """
-    seconds = {name: _tried(name, one, warm) for name, one in passes.items()}
+    seconds = {name: _try_pass(name, one, warm) for name, one in passes.items()}
     name = min(seconds, key=lambda name: seconds[name])
     if not compiling:
         return Best(name, passes[name], seconds)
@@ -130,11 +130,11 @@ def fastest(passes: Mapping[str, Pass], *, warm: bool = True, compiling: Sequenc
             return passes[name]()
 
     also = f"{name}, layers compiled"
-    seconds[also] = _tried(also, compiled_, warm)
+    seconds[also] = _try_pass(also, compiled_, warm)
     return Best(also, compiled_, seconds) if seconds[also] < seconds[name] else Best(name, passes[name], seconds)
 
 
-def _tried(name: str, one: Pass, warm: bool) -> float:
+def _try_pass(name: str, one: Pass, warm: bool) -> float:
     try:
         if warm:
             one()
@@ -278,7 +278,7 @@ def facts(device: str, *packages: str) -> dict[str, str]:
     return {"machine": f"{machine} ({torch.get_num_threads()} threads)", **{name: version(name) for name in packages}}
 
 
-def _timed(one: Pass, optimizer: torch.optim.Optimizer, device: str) -> tuple[float, float]:
+def _time_step(one: Pass, optimizer: torch.optim.Optimizer, device: str) -> tuple[float, float]:
     gc.collect()
     wall, cpu = time.perf_counter(), time.process_time()
     one()

@@ -71,7 +71,7 @@ def run(questions: int) -> Seen:
         say(f"making a run of {questions:,} training and {questions:,} test questions")
         made = _make(Path(folder) / "many", questions)
         graphs = graph_file(made, "train").stat().st_size
-        with _served(made) as (address, process):
+        with _serve(made) as (address, process):
             say("the viewer reads it")
             start = time.perf_counter()
             while _get(address, "sets")["sets"] != _whole(questions) or _get(address, "state")["reading"]:
@@ -79,10 +79,10 @@ def run(questions: int) -> Seen:
                 say_seldom(f"  after {time.perf_counter() - start:.0f} s it still does")
             say("searching, and showing questions")
             indexed, cpu = time.perf_counter() - start, _cpu(process.pid)
-            table = _timed(address, "set/train")
-            rare = _timed(address, f"search/train?q=rareword{questions // 2}")
-            common = _timed(address, "search/train?q=step")
-            question = _timed(address, f"question/train/{questions // 3}")
+            table = _time_request(address, "set/train")
+            rare = _time_request(address, f"search/train?q=rareword{questions // 2}")
+            common = _time_request(address, "search/train?q=step")
+            question = _time_request(address, f"question/train/{questions // 3}")
             painted, figures = _in_browser(address, questions)
             return Seen(
                 questions,
@@ -150,7 +150,7 @@ def _debate(draw: random.Random) -> Graph:
 
 
 @contextmanager
-def _served(run_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def _serve(run_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     command = [sys.executable, "-m", "vivavoce.cli", "view", str(run_path), "--no-browser"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -165,7 +165,7 @@ def _get(address: str, what: str) -> Any:
         return json.load(answer)
 
 
-def _timed(address: str, what: str) -> float:
+def _time_request(address: str, what: str) -> float:
     start = time.perf_counter()
     _get(address, what)
     return time.perf_counter() - start

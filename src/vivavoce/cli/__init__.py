@@ -19,7 +19,7 @@ app = typer.Typer(
     **PLAIN,
     pretty_exceptions_enable=False,
     add_completion=False,
-    help="A committee of large language models debates, criticises and reviews; your small model learns from it.",
+    help="Large language models debate, criticise and review each other's answers; your small model learns from them.",
 )
 for command in (
     runs.run,
@@ -61,7 +61,7 @@ def main() -> None:
         app()
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
-            typer.echo("stopped. What was done is kept: the same command goes on from here.", err=True)
+            typer.echo("stopped. All completed work is kept: give the same command to go on.", err=True)
         raise
     except Exception as e:  # noqa: BLE001 - the last place at which an error can be told
         error = the_one(e)
@@ -86,10 +86,14 @@ def _user_error(error: BaseException) -> UserError | None:
         do = error.do or "mend what it says"
         return AgentUnusable(f"a model call failed: {error}", "", f"{do}; the same command then goes on from here")
     if isinstance(error, OSError) and (error.filename or error.errno in _FULL):
-        do = "free some room, or choose another folder" if error.errno in _FULL else "check the path and its rights"
+        do = (
+            "free disk space, or choose another folder"
+            if error.errno in _FULL
+            else "check the path and its permissions"
+        )
         return DataError(error.strerror or str(error), str(error.filename or ""), do)
     if isinstance(error, sqlite3.OperationalError):
-        return DataError(f"a file of the run cannot be used: {error}", "", "free some room, or check the rights")
+        return DataError(f"a file of the run cannot be used: {error}", "", "free disk space, or check the permissions")
     if type(error) is sqlite3.DatabaseError:
         return DataError(
             f"a file of the run is damaged: {error}", "", "bring it back from a copy, or choose another folder"
@@ -116,11 +120,11 @@ def _traceback(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     traceback: Annotated[
         bool,
-        typer.Option("--traceback", callback=_traceback, help="Show the place in the code at which an error arose."),
+        typer.Option("--traceback", callback=_traceback, help="Show where in the code an error was raised."),
     ] = False,
 ) -> None:
     pass

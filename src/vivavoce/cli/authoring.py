@@ -26,7 +26,8 @@ class Room(StrEnum):
 
 
 def list_(
-    what: Annotated[Room | None, typer.Argument(help="What to list; none: everything.")] = None, as_json: AsJson = False
+    what: Annotated[Room | None, typer.Argument(help="What to list; default: everything.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """List tasks, agents (backends), methods, protocols, recipes or prompt sets, with what each needs."""
     from vivavoce.authoring.listing import entries_of, listing_lines
@@ -49,7 +50,7 @@ def keys(
     section: Annotated[
         str,
         typer.Argument(
-            help="Section (sft, opd.objective), method, protocol, backend, task, .py file, or key; none: all."
+            help="Section (sft, opd.objective), method, protocol, backend, task, .py file, or key; default: all."
         ),
     ] = "",
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of recipes, for editors.")] = False,
@@ -74,8 +75,8 @@ def keys(
 def prompt(
     recipe: RecipePath = HERE,
     question: Annotated[str, typer.Option(help="Id or number of a question; default: the first.")] = "",
-    agent: Annotated[str, typer.Option(help="What this agent is asked, alone.")] = "",
-    split: Annotated[str, typer.Option(help="train or test.")] = "train",
+    agent: Annotated[str, typer.Option(help="Show only the prompts of this agent.")] = "",
+    split: Annotated[str, typer.Option(help="Split of the question: train or test.")] = "train",
     set_: Overrides = [],
     as_json: AsJson = False,
 ) -> None:
@@ -88,7 +89,7 @@ def prompt(
 
     prompts_shown = list(prompts(recipe_of(recipe, set_), question, agent, split))
     if not prompts_shown:
-        raise DataError(f"`{agent}` is asked nothing about this question", str(recipe), "is the name right?")
+        raise DataError(f"`{agent}` gets no prompt about this question", str(recipe), "check the agent's name")
     typer.echo(
         json.dumps([asdict(one) for one in prompts_shown], indent=2, ensure_ascii=False)
         if as_json
@@ -119,10 +120,10 @@ def init(
     answer_field: Annotated[str, typer.Option(help="Column of the right answer.")] = "",
     choices_field: Annotated[str, typer.Option(help="Column with a list of choices.")] = "",
     group_field: Annotated[str, typer.Option(help="Column with a subject or kind, for tables.")] = "",
-    grader: Annotated[str, typer.Option(help="How answers are compared; default: by the look of yours.")] = "",
+    grader: Annotated[str, typer.Option(help="How answers are compared; default: what fits the form of yours.")] = "",
     name: Annotated[str, typer.Option(help="Name of the run; default: that of the questions.")] = "",
     out: Annotated[Path, typer.Option(help="Recipe to write.")] = Path("recipe.yaml"),
-    force: Annotated[bool, typer.Option("--force", help="Write over a recipe that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing recipe.")] = False,
 ) -> None:
     """Write a first recipe for your questions, teachers and student, and look whether it can run; no model is asked.
 
@@ -138,14 +139,14 @@ def init(
     from vivavoce.progress import say
 
     if out.exists() and not force:
-        raise RecipeError("there is a recipe already", str(out), "give --force to write over it, or another --out")
+        raise RecipeError("the file exists already", str(out), "give --force to overwrite it, or another --out")
     if method not in methods():
         known = methods()
         raise RecipeError(f"unknown method `{method}`{plugins.near(method, known)}", "--method", ", ".join(known))
     if questions is None and not task:
-        questions = Path(_asked("--questions", "File with your questions and their right answers"))
-    teachers = teacher or [one.strip() for one in _asked("--teacher", _TEACHERS).split(",")]
-    student = student or _asked("--student", "Model that learns: a folder or Hub id")
+        questions = Path(_ask("--questions", "File with your questions and their right answers"))
+    teachers = teacher or [one.strip() for one in _ask("--teacher", _TEACHERS).split(",")]
+    student = student or _ask("--student", "Model that learns: a folder or Hub id")
     fields = {"question_field": question_field, "answer_field": answer_field, "choices_field": choices_field}
     given_fields = {
         key: value for key, value in {**fields, "group_field": group_field, "grader": grader}.items() if value
@@ -162,24 +163,26 @@ def init(
     say(f"{out}: {method}; task {task_section['name']}{': ' + options if options else ''}")
     for note in made.notes:
         say(note)
-    _examined(out)
+    _examine(out)
 
 
 _TEACHERS = "Teachers, with commas between them: MODEL@URL, PRESET:MODEL, anthropic:MODEL, or local models"
 
 
-def _asked(option: str, question: str) -> str:
+def _ask(option: str, question: str) -> str:
     """The user's input; an error that names the option if there is no terminal."""
     import sys
 
     from vivavoce.errors import RecipeError
 
     if not sys.stdin.isatty():
-        raise RecipeError(f"`{option}` is missing", "viva init", "give it, or run it in a terminal, where it asks")
+        raise RecipeError(
+            f"`{option}` is missing", "viva init", "give it, or start the command in a terminal, in which it asks"
+        )
     return typer.prompt(question, err=True)
 
 
-def _examined(recipe: Path) -> None:
+def _examine(recipe: Path) -> None:
     """Say what the doctor finds wrong, or worth a look, without asking a model."""
     from vivavoce.methods.doctor import examine
     from vivavoce.progress import say
@@ -188,7 +191,11 @@ def _examined(recipe: Path) -> None:
     for one in findings:
         typer.echo(finding_lines(one), err=True)
     wrong = sum(one.level == "failed" for one in findings)
-    say("next: viva doctor, which asks your endpoints too" if not wrong else f"{wrong} to mend before it can run")
+    say(
+        "next: viva doctor, which asks your endpoints too"
+        if not wrong
+        else f"{wrong} to correct before the recipe can run"
+    )
 
 
 __all__ = ["init", "keys", "list_", "prompt"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Repeats = Annotated[int, typer.Option(min=1, help="Passes of each side.")]
 
-app = typer.Typer(**PLAIN, help="Measure, side by side with what people use today.")
+app = typer.Typer(**PLAIN, help="Measure vivavoce side by side with other software.")
 
 
 @app.command("tree-dpo")
@@ -34,12 +34,12 @@ def bench_tree_dpo(
     answers: Annotated[int, typer.Option(help="Tokens of an answer.")] = 256,
     hidden: Annotated[int, typer.Option(help="Width of the random model.")] = 512,
     layers: Annotated[int, typer.Option(help="Layers of the random model.")] = 2,
-    vocabulary: Annotated[int, typer.Option(help="Tokens that it knows.")] = 4096,
+    vocabulary: Annotated[int, typer.Option(help="Size of its vocabulary.")] = 4096,
     trees: Annotated[int, typer.Option(help="Trees of the update.")] = 1,
     repeats: Repeats = 3,
     as_json: AsJson = False,
 ) -> None:
-    """The packed T-DPO step against TRL's DPOTrainer, on the same weights and pairs."""
+    """Measure the packed T-DPO step against TRL's DPOTrainer, on the same weights and pairs."""
     sizes = [re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", one) for one in shape]
     if not all(sizes):
         raise RecipeError("a shape is RIGHTxWRONG", f"--shape {' '.join(shape)}", "say --shape 2x2")
@@ -70,7 +70,7 @@ def bench_on_policy(
     repeats: Repeats = 3,
     as_json: AsJson = False,
 ) -> None:
-    """The on-policy step against TRL's DistillationTrainer, scoring under a shared transcript, and whole epochs."""
+    """Measure the on-policy step against TRL's DistillationTrainer, with a shared transcript, and whole epochs."""
     with _peer("trl"):
         from vivavoce.bench.models import ModelDimensions
         from vivavoce.bench.on_policy import UpdateShape, run, whole
@@ -93,7 +93,7 @@ def bench_generate(
     vllm: Annotated[str, typer.Option(help="Python of an environment with vLLM, to measure it too.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Local generation for many debates at once against `generate` in padded batches, on the same weights.
+    """Measure local generation for many debates at once against `generate` in padded batches, on the same weights.
 
     With --model, a real model answers questions at once, against `generate`, llama.cpp's server and vLLM, and beside
     two busy processes.
@@ -164,7 +164,7 @@ def bench_debate(
     teachers: Annotated[int, typer.Option(min=1, help="Agents that debate.")] = 4,
     as_json: AsJson = False,
 ) -> None:
-    """The debate engine's own time and memory, with scripted agents that answer at once."""
+    """Measure the debate engine's own time and memory, with scripted agents that answer at once."""
     from dataclasses import asdict
 
     from vivavoce.bench.debate import measure
@@ -179,13 +179,15 @@ def bench_engine(
         Path | None, typer.Option(help="Python of an environment with distilabel[openai], to measure beside ours.")
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Measurements of each kind; the median counts.")] = 3,
-    questions: Annotated[int, typer.Option(min=0, help="Debated for the memory; 0 leaves that out.")] = 2000,
+    questions: Annotated[
+        int, typer.Option(min=0, help="Questions to debate to measure memory; 0: do not measure it.")
+    ] = 2000,
     faulty: Annotated[
-        bool, typer.Option("--faulty", help="Instead: an endpoint that turns some away, fails, or has limits.")
+        bool, typer.Option("--faulty", help="Measure with an endpoint that refuses calls, fails or has limits.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """The engine against a server on loopback: rate against the ideal, own cost, memory; the openai package beside."""
+    """Measure the engine against a server on loopback: its rate against the ideal, its own cost and memory."""
     from vivavoce.bench.debate import EngineCosts
     from vivavoce.bench.engine import engine_rows, faulty_rows, run, run_faulty
 
@@ -212,7 +214,7 @@ def bench_view(
     questions: Annotated[int, typer.Option(min=100, help="Training questions, and as many test questions.")] = 100_000,
     as_json: AsJson = False,
 ) -> None:
-    """The viewer on a made-up run: time to index, search and show, and the server's memory."""
+    """Measure the viewer on a made-up run: time to index, search and show, and the server's memory."""
     from dataclasses import asdict
 
     from vivavoce.bench.view import run
@@ -223,11 +225,11 @@ def bench_view(
 
 @app.command("sandbox")
 def bench_sandbox(
-    hostile: Annotated[int, typer.Option(min=1, help="Hostile programs, each kind in turn.")] = 1000,
-    ordinary: Annotated[int, typer.Option(min=1, help="Ordinary programs, for the speed.")] = 400,
+    hostile: Annotated[int, typer.Option(min=1, help="Number of hostile programs, each kind in turn.")] = 1000,
+    ordinary: Annotated[int, typer.Option(min=1, help="Number of ordinary programs, to measure speed.")] = 400,
     as_json: AsJson = False,
 ) -> None:
-    """The sandbox against hostile programs: none may escape or outlive its limit; and programs a second."""
+    """Try the sandbox with hostile programs, of which none may escape or outlive its limit, and measure its speed."""
     from dataclasses import asdict
 
     from vivavoce.bench.sandbox import run

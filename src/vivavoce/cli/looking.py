@@ -10,9 +10,9 @@ import typer
 
 def view(
     runs: Annotated[
-        list[Path] | None, typer.Argument(help="Run directories, or folders of such; default runs.")
+        list[Path] | None, typer.Argument(help="Run directories, or folders that hold some; default: runs.")
     ] = None,
-    port: Annotated[int | None, typer.Option(help="Port on this machine; default the first that is free.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port on this machine; default: the first that is free.")] = None,
     export: Annotated[
         Path | None, typer.Option(help="Write the pages to this folder instead: they open from disk and any host.")
     ] = None,
@@ -38,16 +38,20 @@ def view(
 def chat(
     student: Annotated[str, typer.Argument(help="Folder of a student, a run's folder, Hub id, or schoolhouse:NAME.")],
     system: Annotated[str | None, typer.Option(help="System text in place of the run's.")] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Put questions as typed, not as the run put them.")] = False,
-    no_history: Annotated[
-        bool, typer.Option("--no-history", help="Every question stands alone; /new does it once.")
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Send questions as you type them, without the run's prompt.")
     ] = False,
-    temperature: Annotated[float | None, typer.Option(min=0, help="Default as in the run's tests, else 0.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of a reply at most.")] = None,
+    no_history: Annotated[
+        bool, typer.Option("--no-history", help="Forget the conversation after each question; /new does so once.")
+    ] = False,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="Sampling temperature; default: that of the run's tests, else 0.")
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of a reply.")] = None,
 ) -> None:
     """Talk with a student. Questions that are piped in are answered one a line.
 
-    /new begins a new talk, /quit or Ctrl-D ends.
+    /new begins a new conversation, /quit or Ctrl-D ends.
     """
     import asyncio
     import sys
@@ -61,24 +65,26 @@ def chat(
     talk = Chat(student, system=system, plain=plain, **drawn)
     typed = sys.stdin.isatty()
     asked_as = (
-        "questions are put as in its run's tests (--plain: as typed)" if talk.as_asked else "questions are put as typed"
+        "questions are sent as in its run's tests (--plain: as typed)"
+        if talk.as_asked
+        else "questions are sent as typed"
     )
     if typed:
-        say(f"{asked_as}; /new begins a new talk, /quit ends")
+        say(f"{asked_as}; /new begins a new conversation, /quit ends")
 
     async def go() -> None:
         try:
             while (text := await asyncio.to_thread(_line, typed)) is not None:
                 if text == "/new":
                     talk.restart()
-                    say("a new talk begins")
+                    say("a new conversation begins")
                     continue
                 if no_history:
                     talk.restart()
                 try:
                     reply = await talk.ask(text)
                 except AgentError as error:
-                    say(f"no reply: {error}; /new begins a new talk")
+                    say(f"no reply: {error}; /new begins a new conversation")
                     continue
                 typer.echo(clean(reply.text))
                 if reply.finish == "length":

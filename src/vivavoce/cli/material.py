@@ -17,10 +17,10 @@ from vivavoce.errors import DataError
 if TYPE_CHECKING:
     from vivavoce.records import Problem
 
-graph_app = typer.Typer(**PLAIN, help="Look at what was said.")
-import_app = typer.Typer(**PLAIN, help="Bring recorded material into a graph.")
-review_app = typer.Typer(**PLAIN, help="Look at reviews, and at what they accept.")
-debate_app = typer.Typer(**PLAIN, help="Hold a debate, and see what it is worth.")
+graph_app = typer.Typer(**PLAIN, help="Show what the agents said.")
+import_app = typer.Typer(**PLAIN, help="Turn recorded material into graphs.")
+review_app = typer.Typer(**PLAIN, help="Show reviews, and the texts that they accept.")
+debate_app = typer.Typer(**PLAIN, help="Hold debates, and measure what they are worth.")
 
 
 class Rows(StrEnum):
@@ -48,11 +48,11 @@ class AttemptsForm(StrEnum):
 def graph_show(
     path: Annotated[Path, typer.Argument(help="Run directory, or a file of graphs.")],
     problem: Annotated[
-        str | None, typer.Argument(help="Id of a problem; default: the first that changed somebody's mind.")
+        str | None, typer.Argument(help="Id of a problem; default: the first in which an agent changed its answer.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one debate: who said what, and who changed their mind."""
+    """Show one debate: the text of each agent, and the agents that changed their mind."""
     from vivavoce.graph import read_graphs
     from vivavoce.report.sources import Sources
     from vivavoce.report.transcript import transcript
@@ -61,7 +61,7 @@ def graph_show(
     if problem is None:
         kept = list(graphs)
         if not kept:
-            raise DataError("there is no graph", str(path), "was the debate run?")
+            raise DataError("there is no graph", str(path), "run the debate first")
         shown = next((g for g in kept if any(t in ("WR", "RW") for *_, t in g.transitions())), kept[0])
     else:
         shown = next((g for g in graphs if g.problem.id == problem), None)
@@ -125,11 +125,11 @@ def _usual_rows(run: Path, form: Rows) -> Path:
         if kind is not None and takes(form.value, kind):
             fits.append(file)
     results = run / "results.json"
-    main = object_in(results, "was it edited?").get("main") if results.is_file() else None
+    main = object_in(results, "check whether it was edited").get("main") if results.is_file() else None
     wanted = "trees-0", "debate_reflect_sft", main
     if not fits:
         what = f"the run has no rows that the form {form.value} takes"
-        raise DataError(what, str(run / "data"), "take another --as, or look whether the run had anything to learn")
+        raise DataError(what, str(run / "data"), "give another --as, or check whether the run had anything to learn")
     return next((file for name in wanted for file in fits if file.stem == name), fits[0])
 
 
@@ -158,7 +158,7 @@ def _texts_of(run: Path) -> tuple[dict[str, str], dict[str, Problem]]:
     from vivavoce.graph import graph_files, read_graphs
 
     recipe = recipe_of_run(run)
-    taught = prompt_set(recipe.rules.prompts).taught if recipe else str
+    taught = prompt_set(recipe.rules.prompts).lesson_of if recipe else str
     texts: dict[str, str] = {}
     problems: dict[str, Problem] = {}
     for file in graph_files(run).values():
@@ -171,7 +171,8 @@ def _texts_of(run: Path) -> tuple[dict[str, str], dict[str, Problem]]:
 def check_tasks_command(
     data: Annotated[Path, typer.Option(help="Folder of official data: gsm8k/, math/, mmlu/, …")] = Path("data"),
     task: Annotated[
-        list[str], typer.Option(help="This task alone (can be given again); default: all that have official files.")
+        list[str],
+        typer.Option(help="Only this task (repeat the option for more); default: all that have official files."),
     ] = [],
     as_json: AsJson = False,
 ) -> None:
@@ -213,7 +214,7 @@ def import_attempts(
     source: Annotated[Path, typer.Argument(help="JSON lines of questions and attempts; see docs/formats.md.")],
     task: Annotated[str, typer.Option(help="Task whose grader reads the answers: its name, or a recipe that has it.")],
     out: Annotated[Path, typer.Option(help="File of graphs to write.")],
-    form: Annotated[AttemptsForm, typer.Option(help="How the file names things.")] = AttemptsForm.documented,
+    form: Annotated[AttemptsForm, typer.Option(help="Names of the file's fields.")] = AttemptsForm.documented,
 ) -> None:
     """Turn recorded right and wrong answers to questions into graphs."""
     from vivavoce.data.recorded import graphs_of
@@ -256,11 +257,11 @@ def import_fair(
 @debate_app.command("value")
 def debate_value(
     recipe: RecipePath,
-    out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; default: runs/NAME.")] = None,
     set_: Overrides = [],
     as_json: AsJson = False,
 ) -> None:
-    """Whether a debate would teach more than its teachers alone, before anything is trained on it.
+    """Measure whether a debate would teach more than its teachers alone, before anything is trained on it.
 
     How likely verified answers are to each scorer without and with the debate, who changed their mind, and whether
     stated confidence means anything. The debate is held in the run directory, so that a run pays nothing for it again.
@@ -347,9 +348,9 @@ def trees(
     if recipe is not None:
         tree_grower = run_grower(recipe, graphs, judge, prompts, student, set_)
         if getattr(getattr(recipe, "attempts", None), "samples", 0):
-            say("the student's later attempts are no part of the graphs; trees with them are in data/trees-SEED.jsonl")
+            say("the graphs do not hold the student's later attempts; trees with them are in data/trees-SEED.jsonl")
     elif judge is None:
-        raise DataError("a file of graphs does not say whose task it is", str(graphs), "give --task NAME")
+        raise DataError("a file of graphs does not name its task", str(graphs), "give --task NAME")
     else:
         own, options = student or "student", Talk(prompts=prompts or "general")
         # No model is at hand to count its tokens: four characters stand for one if a context has to fit a budget.

@@ -19,13 +19,13 @@ def publish(
     base: Annotated[str, typer.Option(help="OWNER/NAME of the model that the student started from.")] = "",
     license_: Annotated[str, typer.Option("--license", help="Licence by the Hub's name for it: apache-2.0, …")] = "",
     terms_checked: Annotated[
-        bool, typer.Option("--terms-checked", help="You looked: teachers, task and base allow it.")
+        bool, typer.Option("--terms-checked", help="You have checked that teachers, task and base allow it.")
     ] = False,
     model: Annotated[bool, typer.Option(help="Publish the student.")] = True,
     data: Annotated[bool, typer.Option(help="Publish what it learnt from, and the answers to the test.")] = True,
-    public: Annotated[bool, typer.Option("--public", help="For everybody to see; default: private.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make it public; default: private.")] = False,
     allow: Annotated[
-        list[str], typer.Option(help="Publish though such patterns stand in it: email, phone, iban, card, path.")
+        list[str], typer.Option(help="Publish although the files hold such patterns: email, phone, iban, card, path.")
     ] = [],
 ) -> None:
     """Publish a run's student and data on the Hugging Face Hub, each with a card made from the run.
@@ -34,7 +34,7 @@ def publish(
     """
     from vivavoce.progress import say
     from vivavoce.publish.cards import questions
-    from vivavoce.publish.checks import PERSONAL, found_in
+    from vivavoce.publish.checks import PERSONAL, hits_in
     from vivavoce.publish.facts import PublishChoices, facts_of
     from vivavoce.publish.preparing import prepare
     from vivavoce.publish.upload import upload
@@ -44,12 +44,12 @@ def publish(
         raise DataError(f"`{unknown[0]}` cannot be allowed", "--allow", do)
     wanted = PublishChoices(to, arm, seed, base, license_, terms_checked, model, data)
     shipments = prepare(run_path, wanted)
-    findings = [one for shipment in shipments for one in found_in(shipment.folder) if one.kind not in allow]
+    findings = [one for shipment in shipments for one in hits_in(shipment.folder) if one.kind not in allow]
     if findings:
         more = f"\nand {len(findings) - 10:,} more" if len(findings) > 10 else ""
         kinds = dict.fromkeys(one.kind for one in findings if one.kind != "key")
         do = "take them out of the run's files and publish again"
-        do += f"; if they are no person's: {' '.join(f'--allow {kind}' for kind in kinds)}" if kinds else ""
+        do += f"; or, if they belong to no person: {' '.join(f'--allow {kind}' for kind in kinds)}" if kinds else ""
         raise DataError("\n".join(map(str, findings[:10])) + more, str(run_path / "publish"), do)
     for shipment in shipments:
         files = [file for file in shipment.folder.rglob("*") if file.is_file()]
@@ -63,7 +63,7 @@ def publish(
         return
     if not (license_ and terms_checked):
         do = "answer them, then add --license NAME and --terms-checked"
-        raise DataError("the licence is not stated, nor whether the terms allow publication", "viva publish", do)
+        raise DataError("neither the licence is stated, nor whether the terms allow publication", "viva publish", do)
     for address in upload(shipments, public=public):
         typer.echo(address)
 

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 def run(
     context: typer.Context,
     recipe: RecipePath = HERE,
-    out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; default: runs/NAME.")] = None,
     set_: Overrides = [],
-    update: Annotated[bool, typer.Option(help="The recipe changed: redo what depends on it, keep the rest.")] = False,
+    update: Annotated[
+        bool, typer.Option(help="After a change of the recipe, redo what depends on it and keep the rest.")
+    ] = False,
     retry_failed: Annotated[bool, typer.Option(help="Ask again for calls that failed for good.")] = False,
     details: Annotated[bool, typer.Option("--details", help="At the end, print every arm and every test.")] = False,
     store: Annotated[
@@ -93,7 +95,7 @@ def run(
         except PartDone:
             opened.note(stopped=None, part_done=True)
             _say_lent(opened)
-            say(f"part {share} is done, in {path}; when all are: viva merge RUN PART…, then viva run as usual")
+            say(f"part {share} is done, in {path}; when all parts are done: viva merge RUN PART…, then viva run")
             return
         _need_results(outcome, method, loaded.method)
         opened.note(stopped=None)
@@ -115,7 +117,7 @@ def _earlier(path: Path, recipe: Recipe, store: Path | None, alone: bool, part: 
     from vivavoce.workspace import earlier_runs
 
     if alone and store is not None:
-        raise RecipeError("a run alone takes no replies from a store", "--alone", "give either --store or --alone")
+        raise RecipeError("--alone takes no replies from a store", "--alone", "give either --store or --alone")
     if store is not None and not store.is_dir() and recipe.scale is not None and not part:
         what = "a file cannot be shared by the machines of a cluster"
         raise RecipeError(what, f"--store {store}", "name the folder of an earlier run, or leave it out")
@@ -200,15 +202,19 @@ def plan(
     recipe: RecipePath = HERE,
     from_: Annotated[
         Path | None,
-        typer.Option("--from", help="Go by what was measured in this run directory: an earlier run's, say."),
+        typer.Option(
+            "--from", help="Base the plan on what was measured in this run directory, for example an earlier run's."
+        ),
     ] = None,
     pilot: Annotated[
         int,
         typer.Option(
-            min=0, help="First ask so many questions, drawn by seed and group, which is paid for, and go by that."
+            min=0,
+            help="First ask this many questions, drawn by seed and group, and base the plan on them; their calls "
+            "are paid for.",
         ),
     ] = 0,
-    out: Annotated[Path | None, typer.Option(help="Run directory of the pilot; default runs/NAME.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory of the pilot; default: runs/NAME.")] = None,
     set_: Overrides = [],
     as_json: AsJson = False,
 ) -> None:
@@ -261,7 +267,7 @@ def plan(
     else:
         say(
             "expected (least to most): by expected_tokens and expected_right of the agents; the range is all that the "
-            "rules allow. --pilot 20 asks 20 questions first, comes closer, and tells the time"
+            "rules allow. --pilot 20 asks 20 questions first, predicts more exactly, and includes the time"
         )
     _say_prompts(loaded)
     if not from_:
@@ -273,7 +279,7 @@ def plan(
         for one in dropped:
             say(f"{name}: {one.message}" + (f" ({one.do})" if one.do else ""))
     if unpriced := [a.name for a in loaded.agents if not a.price and a.backend not in ("hf_local", "scripted")]:
-        say(f"no price is known of {', '.join(unpriced)}: what they cost is not in the sum")
+        say(f"no price is given for {', '.join(unpriced)}: the sum leaves out what they cost")
 
 
 def _prompts(loaded: Recipe) -> dict[str, str]:
@@ -313,7 +319,7 @@ def _in_store(recipe: Recipe, method: Any, path: Path) -> InStore | None:
             questions = len(recipe.questions(open_task(recipe.task.name, recipe.task.options)))
             return in_store(recipe, method, runs, min(questions, _LOOKED_UP))
     except UserError as error:
-        say(f"it was not counted what earlier runs have paid for: {error.what}")
+        say(f"the calls that earlier runs have paid for were not counted: {error.what}")
         return None
 
 
@@ -339,8 +345,8 @@ def _show_trainings(trained: list[Training], run: Path | None) -> None:
     rows.append(("all", "", models, updates if updates == "by its rows" else f"{updates} in all", seconds))
     print_table(("arm", "trained by", "models", "updates of each", "time"), rows)
     if total_of(trained).seconds is None:
-        where = f"in {run} too few were measured" if run else "--from RUN goes by what updates took there"
-        say(f"how long training takes is not known of all: {where}")
+        where = f"in {run} too few updates were measured" if run else "--from RUN uses the time of updates in that run"
+        say(f"the time of some trainings is not known: {where}")
 
 
 def _say_time(planned: list[Planned], trained: list[Training], measured: Measured) -> None:
@@ -358,7 +364,7 @@ def _say_time(planned: list[Planned], trained: list[Training], measured: Measure
     unknown = [stage for stage, s in times.items() if s is None] + (["training"] if training is None else [])
     if known:
         by_stage = ", ".join(f"{stage} {duration(s)}" for stage, s in known.items())
-        rest = f"; not known of {', '.join(unknown)}" if unknown else ""
+        rest = f"; not known for {', '.join(unknown)}" if unknown else ""
         say(f"time: about {duration(sum(known.values()))} if nothing runs side by side ({by_stage}){rest}")
 
 
@@ -368,16 +374,17 @@ def _say_measured(planned: list[Planned], run: Path) -> None:
 
     known = dict.fromkeys(p.stage for p in planned if p.measured)
     other = dict.fromkeys(p.stage for p in planned if p.stage not in known)
-    rules = "by the length of replies there as far as any came, and the range is all that the rules allow"
+    rules = "by the length of replies there, if there were any; the range is all that the rules allow"
     if known:
         say(
-            f"expected (least to most) of {', '.join(known)}: by what was measured in {run}, give or take two standard "
+            f"expected (least to most) of {', '.join(known)}: by what was measured in {run}, plus or minus "
+            "two standard "
             "errors"
         )
         if other:
             say(f"of {', '.join(other)}: {rules}")
     else:
-        say(f"expected (least to most): {rules}; in {run} too few questions were finished to go by")
+        say(f"expected (least to most): {rules}; in {run} too few questions were finished to be used")
 
 
 def _say_saved(loaded: Recipe, set_: list[str], path: Path, total: dict[str, Any]) -> None:
@@ -386,7 +393,7 @@ def _say_saved(loaded: Recipe, set_: list[str], path: Path, total: dict[str, Any
     from vivavoce.agents.budget import money
     from vivavoce.progress import say
 
-    where = {"if_drafts_disagree": "drafts disagree", "if_student_wrong": "the student is wrong"}
+    condition = {"if_drafts_disagree": "drafts disagree", "if_student_wrong": "the student is wrong"}
     rule = getattr(loaded.rules, "later_rounds", "always")
     if rule == "always" or loaded.parts:
         return
@@ -394,7 +401,7 @@ def _say_saved(loaded: Recipe, set_: list[str], path: Path, total: dict[str, Any
     calls = sum(p.calls.expected for p in held) - total["calls"].expected
     paid = sum(p.money.expected for p in held) - total["money"].expected
     and_money = f" and {money(max(0.0, paid))} {loaded.currency}" if total["money"].expected else ""
-    say(f"debates go past round 0 only where {where[rule]}, which spares about {max(0.0, calls):,.0f} calls{and_money}")
+    say(f"debates go past round 0 only if {condition[rule]}, which saves about {max(0.0, calls):,.0f} calls{and_money}")
 
 
 def _pilot(recipe: Recipe, method: Any, questions: int, out: Path) -> None:
@@ -415,7 +422,7 @@ def _pilot(recipe: Recipe, method: Any, questions: int, out: Path) -> None:
 def costs(run_path: RunPath, as_json: AsJson = False) -> None:
     """Show what a run has cost so far: calls, hits, failures, tokens, money and seconds, by stage and agent."""
     from vivavoce.progress import say
-    from vivavoce.report.costs import cut_off, facts, lent_text, lines, money, total
+    from vivavoce.report.costs import facts, lent_text, lines, money, total, unfinished_calls
     from vivavoce.report.sources import Sources
 
     sources = Sources(run_path)
@@ -424,7 +431,10 @@ def costs(run_path: RunPath, as_json: AsJson = False) -> None:
         raise DataError(none, str(run_path), "give the directory of a run that has started")
     lent = sources.lent()
     if as_json:
-        ledger = {**facts(spent, sources.recipe, lent), "under_way": cut_off(sources.under_way(), sources.recipe)}
+        ledger = {
+            **facts(spent, sources.recipe, lent),
+            "under_way": unfinished_calls(sources.under_way(), sources.recipe),
+        }
         typer.echo(json.dumps(ledger, indent=2, ensure_ascii=False))
         return
     ledger = lines(spent, sources.recipe)
@@ -445,7 +455,7 @@ def costs(run_path: RunPath, as_json: AsJson = False) -> None:
     print_table(("stage", "agent", *heads, currency, "seconds"), rows, spare)
     if lent:
         say(lent_text(lent, sources.recipe))
-    cut = cut_off(sources.under_way(), sources.recipe)
+    cut = unfinished_calls(sources.under_way(), sources.recipe)
     if cut["calls"]:
         say(
             f"{cut['calls']:,} more calls are under way, or a kill cut them off: at most {cut['tokens']:,} tokens and "
@@ -492,10 +502,10 @@ def judges(run_path: RunPath, as_json: AsJson = False) -> None:
 def doctor(
     recipe: RecipePath = HERE,
     offline: Annotated[bool, typer.Option(help="Ask no model: nothing is spent.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Run directory that is meant; default runs/NAME.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; default: runs/NAME.")] = None,
     gpus: Annotated[
         str | None,
-        typer.Option(help="Reckon memory for another machine than this one, such as 8x80: 8 GPUs of 80 GiB."),
+        typer.Option(help="Compute memory for another machine than this one, such as 8x80: 8 GPUs of 80 GiB."),
     ] = None,
     set_: Overrides = [],
     as_json: AsJson = False,
@@ -544,9 +554,11 @@ def evaluate(
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories: the first, and those that are held against it.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run directories: the first, and those that are compared with it.")
+    ],
     arm: Annotated[
-        list[str], typer.Option(help="This arm alone (can be given again); default: all that they share.")
+        list[str], typer.Option(help="Only this arm (repeat the option for more); default: all that the runs share.")
     ] = [],
     as_json: AsJson = False,
 ) -> None:

@@ -18,11 +18,13 @@ Out = Annotated[Path, typer.Option(help="Folder of the trained model.")]
 Arm = Annotated[
     str,
     typer.Option(
-        help="Graphs of a peer review: what of them is learnt, by the name of an arm of such recipes, as "
-        "checked_and_reviewed, or reviewed@accept.threshold=4."
+        help="For graphs of a peer review: the arm that says what is learnt from them, such as "
+        "checked_and_reviewed or reviewed@accept.threshold=4."
     ),
 ]
-OfTask = Annotated[str, typer.Option(help="Graphs: task of the questions; default: as their ids begin.")]
+OfTask = Annotated[
+    str, typer.Option(help="For graphs: the task of the questions; default: the one with which their ids begin.")
+]
 
 
 @app.command("sft")
@@ -37,7 +39,7 @@ def train_sft_command(
     task: OfTask = "",
     set_: Overrides = [],
 ) -> None:
-    """Supervised fine-tuning (keys of `sft:` by --set). Of graphs, the accepted rationales are learnt."""
+    """Train by supervised fine-tuning (keys of `sft:` by --set). From graphs, learn the accepted rationales."""
     from vivavoce.train.settings import SFTSettings
 
     _train(data, model, out, seed, set_, SFTSettings, Example, arm, task)
@@ -56,7 +58,7 @@ def train_tree_dpo_command(
     task: OfTask = "",
     set_: Overrides = [],
 ) -> None:
-    """T-DPO on preference trees (keys of `dpo:` by --set). Of graphs: accepted rationales against the mistakes."""
+    """Train by T-DPO on preference trees (keys of `dpo:` by --set). From graphs, rationales against mistakes."""
     from vivavoce.train.settings import TreeDPOSettings
 
     _train(data, model, out, seed, set_, TreeDPOSettings, Tree, arm, task)
@@ -75,7 +77,7 @@ def train_two_task_command(
     task: OfTask = "",
     set_: Overrides = [],
 ) -> None:
-    """Joint training on feedback and rationales (keys of `two_task:` by --set)."""
+    """Train on feedback and rationales together (keys of `two_task:` by --set)."""
     from vivavoce.train.settings import TwoTaskSettings
 
     _train(data, model, out, seed, set_, TwoTaskSettings, Example, arm, task)
@@ -89,7 +91,7 @@ def train_magdi_command(
     seed: int = 0,
     set_: Overrides = [],
 ) -> None:
-    """MAGDi on discussions as graphs (keys of `magdi:` by --set)."""
+    """Train by MAGDi on discussions as graphs (keys of `magdi:` by --set)."""
     from vivavoce.train.settings import MAGDiSettings
 
     _train(data, model, out, seed, set_, MAGDiSettings, Interaction)
@@ -103,7 +105,7 @@ def train_on_policy_command(
     seed: int = 0,
     set_: Overrides = [],
 ) -> None:
-    """On-policy distillation (keys of `opd:` by --set, and the scorers: --set "scorers=[{name: ada, model: …}]")."""
+    """Train by on-policy distillation (keys of `opd:` by --set, and --set "scorers=[{name: ada, model: …}]")."""
     from vivavoce.train.objective import OnPolicySettings
 
     _train(data, model, out, seed, set_, OnPolicySettings, State)
@@ -147,7 +149,10 @@ def _train(
         data = _rows_of_graphs(data, out, options, kind, arm, task, seed)
     rows = training_rows(data, kind)  # before a model is looked for or downloaded
     if several := several_answers(rows):
-        say(f"{several:,} of {len(rows):,} rows hold several answers: the last of each is learnt, the others are read")
+        say(
+            f"{several:,} of {len(rows):,} rows hold several answers: the student learns the last of each and "
+            "reads the others"
+        )
     job = Job(out.name, folder(model), model, data, options, seed)
     done = train_here(job, out)
     leave_launch()

@@ -57,15 +57,19 @@ class Judging(BaseModel):
         "answer",
     )
     decide: Literal["mean", "majority", "all"] = Field(
-        default="mean", description="of several judges: their mean score, most of them, or all must find it right"
+        default="mean",
+        description="how several judges decide: by their mean score, by most of them, or only if all find the answer "
+        "right",
     )
-    swap: bool = Field(default=True, description="pairwise: ask in both orders; a judge that changes its mind is a tie")
+    swap: bool = Field(
+        default=True, description="pairwise: ask in both orders; a judge that then contradicts itself counts as a tie"
+    )
     reference: bool = Field(default=True, description="pointwise: show judges the gold answer, if there is one")
     tries: int = Field(
         default=2,
         ge=1,
         le=5,
-        description="calls for one verdict at most, if none can be read and temperature is not 0",
+        description="calls for one verdict at most, if earlier ones cannot be read and temperature is not 0",
     )
     decides: bool = Field(
         default=True, description="false: the task's own grader decides, and judges are only measured against it"
@@ -139,7 +143,7 @@ def values(verdicts: Sequence[Verdict]) -> dict[str, float | None]:
     return means
 
 
-def _known(verdicts: Sequence[Verdict]) -> list[float]:
+def _readable_scores(verdicts: Sequence[Verdict]) -> list[float]:
     """The opinions that can be read; empty if half of the judges or more have none."""
     by_judge = values(verdicts)
     known = [value for value in by_judge.values() if value is not None]
@@ -148,7 +152,7 @@ def _known(verdicts: Sequence[Verdict]) -> list[float]:
 
 def decide_verdict(verdicts: Sequence[Verdict], rules: Judging) -> bool | None:
     """Whether the answer is right; None if half of the judges or more have no verdict that can be read."""
-    known = _known(verdicts)
+    known = _readable_scores(verdicts)
     if not known:
         return None
     if rules.decide == "mean":
@@ -170,7 +174,7 @@ class Jury:
     def __init__(
         self, judges: Sequence[tuple[Agent, Sampling]], rules: Judging, journal: Journal | None, seed: int = 0
     ) -> None:
-        assert judges, "a jury needs somebody"
+        assert judges, "a jury needs at least one judge"
         self.judges, self.rules, self.journal, self.seed = tuple(judges), rules, journal, seed
         self.prompts = open_prompts(rules)
 
@@ -185,14 +189,14 @@ class Jury:
         return list(
             await asyncio.gather(
                 *(
-                    self._asked(agent, sampling, problem, text, order, stage, gold)
+                    self._ask_judge(agent, sampling, problem, text, order, stage, gold)
                     for agent, sampling in self.judges
                     for order in self.rules.orders
                 )
             )
         )
 
-    async def _asked(
+    async def _ask_judge(
         self,
         agent: Agent,
         sampling: Sampling,
@@ -248,12 +252,12 @@ class JudgedTask:
 
     def __init__(self, task: Task, jury: Jury) -> None:
         self._task, self.jury = task, jury
-        self.ruled: Callable[[Problem, str, bool, str], Any] = self._ruled
+        self.ruled: Callable[[Problem, str, bool, str], Any] = self._rule
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
 
-    async def _ruled(self, problem: Problem, text: str, cut: bool, stage: str) -> Grade:
+    async def _rule(self, problem: Problem, text: str, cut: bool, stage: str) -> Grade:
         """The grade of a whole reply, which is not empty.
 
         A reply that was cut is ``truncated``, and no verdict is paid for it. The judged text is the answer that the
@@ -264,7 +268,7 @@ class JudgedTask:
             return by_task if not self.jury.rules.decides else Grade(None, False, "truncated")
         known = by_task.correct if by_task.status != "unjudged" else None
         verdicts = await self.jury.verdicts(problem, text, stage, known)
-        opinions = _known(verdicts)
+        opinions = _readable_scores(verdicts)
         score = fmean(opinions) if opinions else None
         if not self.jury.rules.decides:
             return replace(by_task, score=score)
@@ -281,7 +285,7 @@ def need_references(problems: Sequence[Problem], rules: Judging) -> None:
     bare = [p for p in problems if not p.gold] if rules.form == "pairwise" else []
     if bare:
         what = f"judges compare with the gold answer, and {len(bare):,} of {len(problems):,} questions have none"
-        raise RecipeError(what, "judge.form", "take form: pointwise, or give every question an answer to compare with")
+        raise RecipeError(what, "judge.form", "use form: pointwise, or give every question an answer to compare with")
 
 
 __all__ = [

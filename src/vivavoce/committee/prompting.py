@@ -63,9 +63,9 @@ class _Quotes:
     def marked(self, value: Any) -> Any:
         """The value as a template gets it: quotes marked, also inside lists and statements."""
         if isinstance(value, Quote):
-            return self._marked(value)
+            return self._mark(value)
         if isinstance(value, str):
-            return _escaped(value)
+            return _escape(value)
         if isinstance(value, Statement):
             return self._statement(value)
         if isinstance(value, (tuple, list)):
@@ -74,22 +74,22 @@ class _Quotes:
             return {k: self.marked(v) for k, v in value.items()}
         return value
 
-    def _marked(self, quote: Quote) -> str:
+    def _mark(self, quote: Quote) -> str:
         number = _in_marks(len(self.quotes))
         self._numbers[number] = len(self.quotes)
         self.quotes.append(quote)
-        return f"{_OPEN}{number}{_END}{_escaped(quote.text)}{_CLOSE}{number}{_END}"
+        return f"{_OPEN}{number}{_END}{_escape(quote.text)}{_CLOSE}{number}{_END}"
 
     def _statement(self, s: Statement) -> SimpleNamespace:
         """A statement in the form that templates use: an object, whose attributes Jinja finds at once."""
         return SimpleNamespace(
             kind=s.kind,
-            name=_escaped(s.name),
+            name=_escape(s.name),
             peer=s.peer,
             mine=s.peer == 0,
-            text=self._marked(s.text),
-            reflection=self._marked(s.reflection) if s.reflection else None,
-            critiques=[(_escaped(name), self._marked(quote)) for name, quote in s.critiques],
+            text=self._mark(s.text),
+            reflection=self._mark(s.reflection) if s.reflection else None,
+            critiques=[(_escape(name), self._mark(quote)) for name, quote in s.critiques],
             round=s.round,
         )
 
@@ -114,10 +114,10 @@ class _Quotes:
             quoted, text = None if closes else self._numbers[number], rest
         if text:
             parts_read.append(self._part(text, quoted))
-        return _stripped(parts_read)
+        return _strip(parts_read)
 
     def _part(self, text: str, quoted: int | None) -> str | Quote:
-        text = _restored(text)
+        text = _unescape(text)
         if quoted is None:
             return text
         quote = self.quotes[quoted]
@@ -130,17 +130,17 @@ def _in_marks(number: int) -> str:
     return str(number).translate(_DIGITS)
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     if _OPEN not in text and _CLOSE not in text and _ESCAPE not in text:
         return text
     return _RESERVED.sub(lambda m: _ESCAPE + chr(ord(m[0]) + _SHIFT), text)
 
 
-def _restored(text: str) -> str:
+def _unescape(text: str) -> str:
     return re.sub(f"{_ESCAPE}(.)", lambda m: chr(ord(m[1]) - _SHIFT), text) if _ESCAPE in text else text
 
 
-def _stripped(parts: list[str | Quote]) -> Parts:
+def _strip(parts: list[str | Quote]) -> Parts:
     """The parts without white space at the beginning and the end of the whole."""
     for end, strip in ((0, str.lstrip), (-1, str.rstrip)):
         while parts:
@@ -177,7 +177,7 @@ class _Reading(BaseModel):
     @field_validator("pattern")
     @classmethod
     def _finds_one_text(cls, pattern: str) -> str:
-        if _compiled(pattern).groups > 1:
+        if _compile(pattern).groups > 1:
             raise ValueError("the pattern has several groups: write (?:…) for those that are not the number")
         return pattern
 
@@ -210,15 +210,15 @@ class _SetFile(BaseModel):
     @classmethod
     def _are_patterns(cls, patterns: list[str]) -> list[str]:
         for pattern in patterns:
-            _compiled(pattern)
+            _compile(pattern)
         return patterns
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _compile(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except re.error as e:
-        raise ValueError(f"{pattern!r} is no regular expression: {e}") from e
+        raise ValueError(f"{pattern!r} is not a valid regular expression: {e}") from e
 
 
 def _number(text: str) -> float | None:
@@ -254,11 +254,11 @@ class PromptSet:
             raise RecipeError(f"prompt set cannot be read: not YAML: {e}", str(at), "quote patterns") from e
         self._parts = {ask: _parts(text, folder / f"{ask}.md") for ask, text in self._text.items()}
         self._templates = {
-            ask: [(part.role, self._compiled(ask, part)) for part in parts] for ask, parts in self._parts.items()
+            ask: [(part.role, self._compile(ask, part)) for part in parts] for ask, parts in self._parts.items()
         }
         self._untaught = [re.compile(p) for p in self._file.untaught]
 
-    def _compiled(self, ask: str, part: _Part) -> jinja2.Template:
+    def _compile(self, ask: str, part: _Part) -> jinja2.Template:
         try:
             template = self._env.from_string(part.text)
         except jinja2.TemplateSyntaxError as e:
@@ -286,7 +286,7 @@ class PromptSet:
         for ask in tell:
             parsed = [self._env.parse(part.text) for part in self._parts[ask]]
             if not any("gold" in jinja2.meta.find_undeclared_variables(one) for one in parsed):
-                what = "the right answer is to be told, and the template does not print it"
+                what = "the template does not print the right answer, which this prompt must show"
                 do = f"print `gold` there, as general/{ask}.md does, or set sees_gold: false"
                 raise RecipeError(what, str(self.folder / f"{ask}.md"), do)
 
@@ -317,11 +317,11 @@ class PromptSet:
         quotes = _Quotes()
         marked = {name: quotes.marked(value) for name, value in values.items()}
         return [
-            (role, quotes.parts(self._rendered(template, i, marked)))
+            (role, quotes.parts(self._render(template, i, marked)))
             for i, (role, _) in enumerate(self._templates[template])
         ]
 
-    def _rendered(self, ask: str, at: int, values: dict[str, Any]) -> str:
+    def _render(self, ask: str, at: int, values: dict[str, Any]) -> str:
         try:
             return self._templates[ask][at][1].render(**values)
         except Exception as e:  # a template is the user's own program, and may fail in any way
@@ -355,7 +355,7 @@ class PromptSet:
         fits = reading.lowest <= value <= reading.highest
         return Score(value, "ok") if fits else Score(None, "out_of_range")
 
-    def taught(self, text: str) -> str:
+    def lesson_of(self, text: str) -> str:
         """The part of a reply that a student learns to write: without talk that is meant for the committee only."""
         for pattern in self._untaught:
             text = pattern.sub("", text)
@@ -380,7 +380,7 @@ def _parts(text: str, file: Path) -> list[_Part]:
         r"\{#.*?#\}", "", text[: marks[0].start()] if marks else text, flags=re.DOTALL
     )  # comments belong to no message
     if before.strip() or not marks:
-        what = "the template has no message" if not marks else "there is text before the first message"
+        what = "the template has no message" if not marks else "text stands before the first message"
         raise RecipeError(what, f"{file}:1", "begin it with a line `--- user` or `--- system`")
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     return [

@@ -244,13 +244,13 @@ def _size(s: Statement, count: CountTokens) -> int:
 def _shorten(s: Statement, cap: int, count: CountTokens, reads: Reads) -> Statement:
     notes = _size(s, count) - count(s.text.text)
     end = end_of(s.text.text, s.answer, reads)
-    text = _cut(s.text.text, max(cap - notes, cap // 2), count, end)
+    text = _cut_to(s.text.text, max(cap - notes, cap // 2), count, end)
     left = max(0, cap - count(text))
     parts = [s.reflection.text] if s.reflection else []
     parts += [q.text for _, q in s.critiques]
     if sum(count(t) for t in parts) > left:
         share = _level([count(t) for t in parts], left)
-        parts = [t if count(t) <= share else _cut(t, share, count) for t in parts]
+        parts = [t if count(t) <= share else _cut_to(t, share, count) for t in parts]
     reflection = Quote(s.reflection.node, parts.pop(0)) if s.reflection else None
     return replace(
         s,
@@ -272,7 +272,7 @@ def end_of(text: str, answer: str | None, reads: Reads) -> str:
     return text[text.rfind("\n") + 1 :] if "\n" in text else ""
 
 
-def _cut(text: str, cap: int, count: CountTokens, end: str = "") -> str:
+def _cut_to(text: str, cap: int, count: CountTokens, end: str = "") -> str:
     """The longest beginning of ``text`` that takes at most ``cap`` tokens with the sign that it was cut and with
     ``end``, which stays whole. It ends between words if there is a space near."""
     if count(text) <= cap:

@@ -121,7 +121,7 @@ async def rehearse(
 ) -> dict[str, Spend]:
     """Calls and tokens of each agent for one question, on average over ``problems``, by expectation alone."""
     desk = _Desk(expected, count)
-    played = _played(setting, desk)  # opened once, so that random draws differ from question to question
+    played = _with_desk(setting, desk)  # opened once, so that random draws differ from question to question
     for problem in problems:
         await hold(problem, played)
     return {name: spend.over(max(1, len(problems))) for name, spend in desk.spent.items()}
@@ -138,7 +138,7 @@ async def bounds(
     spends_by_name: dict[str, list[Spend]] = {**{m.name: [] for m in setting.members}, JUDGED: []}
     for expected in _committees([m.name for m in setting.members], committee):
         desk = _Desk(expected, count)
-        await hold(problem, _played(setting, desk))
+        await hold(problem, _with_desk(setting, desk))
         for name, spends in spends_by_name.items():
             spends.append(desk.spent.get(name, Spend()))
     fields = ("calls", "prompt", "completion")
@@ -159,7 +159,7 @@ async def sketch(setting: Setting, problem: Problem, count: CountPrompt) -> Grap
     first = setting.members[0].name
     expected = Expected(lambda name, kind: 1, dict.fromkeys((m.name for m in setting.members), 0.5), agree=False)
     desk = _Desk(replace(expected, knows=lambda agent, question, times: agent == first), count)
-    return await hold(problem, _played(setting, desk))
+    return await hold(problem, _with_desk(setting, desk))
 
 
 def _committees(names: Sequence[str], expected: Expected) -> Iterator[Expected]:
@@ -181,7 +181,7 @@ def _committees(names: Sequence[str], expected: Expected) -> Iterator[Expected]:
         yield made(lambda a, q, i, rng=rng, drawn=drawn: drawn.setdefault((a, i), rng.random() < 0.5), False, False)
 
 
-def _played(setting: Setting, desk: _Desk) -> Setting:
+def _with_desk(setting: Setting, desk: _Desk) -> Setting:
     return replace(
         setting,
         journal=cast(Journal, desk),

@@ -38,19 +38,21 @@ class Roles(Talk):
             raise ValueError("scope: self has one reviewer; leave reviewers_each out")
         return self
 
-    def named(self, role: Role, teachers: Sequence[str]) -> list[str]:
-        """The teachers that hold a role, in the order of the recipe. Raises ValueError for a name that is no
+    def holders(self, role: Role, teachers: Sequence[str]) -> list[str]:
+        """The teachers that hold a role, in the order of the recipe. Raises ValueError for a name that is not a
         teacher.
         """
         wanted: list[str] | None = getattr(self, role)
         if unknown := [name for name in wanted or () if name not in teachers]:
-            raise ValueError(f"review.{role} names `{unknown[0]}`, who is no teacher; there are {', '.join(teachers)}")
+            raise ValueError(
+                f"review.{role} names `{unknown[0]}`, which is not a teacher; the teachers are {', '.join(teachers)}"
+            )
         return [name for name in teachers if wanted is None or name in wanted]
 
 
 def holding(role: Role, table: Table) -> list[Member]:
     """The members of the committee that hold a role, in the order of the recipe."""
-    names = table.options.named(role, [m.name for m in table.teachers])
+    names = table.options.holders(role, [m.name for m in table.teachers])
     return [m for m in table.teachers if m.name in names]
 
 

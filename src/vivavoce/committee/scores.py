@@ -68,10 +68,12 @@ def read_score(text: str, form: ScoreForm = "strict", lowest: float = 1, highest
     """
     text = spoken(text)
     if form == "compat":
-        return on_scale(_released(text), lowest, highest)
+        return on_scale(_released_score(text), lowest, highest)
     text = text.rstrip()
     line = text[text.rfind("\n") + 1 :]
-    match = _LAST_LINE.fullmatch(line) or (None if _UNREADABLE_LINE.fullmatch(line) else _bracketed(text, highest))
+    match = _LAST_LINE.fullmatch(line) or (
+        None if _UNREADABLE_LINE.fullmatch(line) else _bracketed_number(text, highest)
+    )
     if match is None or (match[2] is not None and float(match[2]) != highest):
         return Score(None, "no_answer")
     return on_scale(float(match[1]), lowest, highest)
@@ -82,7 +84,7 @@ def on_scale(value: float, lowest: float = 1, highest: float = 5) -> Score:
     return Score(float(value), "ok") if lowest <= value <= highest else Score(None, "out_of_range")
 
 
-def _bracketed(text: str, highest: float) -> re.Match[str] | None:
+def _bracketed_number(text: str, highest: float) -> re.Match[str] | None:
     """The number in the last brackets that state a score; None if there are none, or no such number in them."""
     for match in reversed([*_BRACKETED.finditer(text)]):
         line = text[max(text.rfind("\n", 0, match.start()) + 1, match.start() - 200) : match.start()]
@@ -107,7 +109,7 @@ def _bracketed(text: str, highest: float) -> re.Match[str] | None:
     return None
 
 
-def _released(text: str) -> int:
+def _released_score(text: str) -> int:
     """Peer review's own parser, errors and all; 0 for what it cannot read."""
     try:
         bracketed = re.findall(r"\[(.*?)\]", text)

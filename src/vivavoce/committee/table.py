@@ -124,7 +124,7 @@ class Table:
                 return m
         known = ", ".join(m.name for m in self.members)
         raise RecipeError(
-            f"no member of the committee is called `{name}`", self.options.protocol, f"name one of {known}"
+            f"no member of the committee is called `{name}`", self.options.protocol, f"name one of these: {known}"
         )
 
     @property
@@ -177,7 +177,7 @@ class Table:
         kind = kind or _KINDS.get(template, template)
         if round is None:
             round = _round(kind, [about] if about else reads)
-        prompt = self._wording.made(
+        prompt = self._wording.make(
             template,
             self.question,
             member.name,
@@ -255,7 +255,7 @@ class Table:
             raise error
         return done  # type: ignore[return-value]
 
-    async def acted(self) -> Node | None:
+    async def action(self) -> Node | None:
         """The student's action on which this debate is held, as its answer of round 0; None if there is none. No agent
         is called."""
         action = self.setting.actions.get(self.question.id)
@@ -328,7 +328,9 @@ class Table:
                 "correct": grade.correct,
                 "status": grade.status,
                 "confidence": setting.prompts.confidence(reply.text),
-                "probability": rounded(self.task.probability(reply.text, reply.tokens)) if reply.tokens else None,
+                "probability": round_probability(self.task.probability(reply.text, reply.tokens))
+                if reply.tokens
+                else None,
             }
         elif kind == CONFIDENCE:
             confidence = setting.prompts.confidence(reply.text)
@@ -391,7 +393,7 @@ async def hold_all(
     return kept
 
 
-def rounded(probability: float) -> float:
+def round_probability(probability: float) -> float:
     """Four decimals: enough for a vote, and stable against the last bits of a sum that depend on the batch."""
     return round(probability, 4)
 
@@ -430,4 +432,4 @@ def _rare_collections() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-__all__ = ["Action", "Member", "Run", "Setting", "Table", "hold", "hold_all", "rounded"]
+__all__ = ["Action", "Member", "Run", "Setting", "Table", "hold", "hold_all", "round_probability"]

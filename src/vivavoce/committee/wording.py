@@ -103,8 +103,8 @@ class Discussion(Talk):
 
     topology: Literal["all", "ring", "star"] = Field(
         default="all",
-        description="whom a speaker reads beside itself: all (paper), the next one in the order of the recipe, or the "
-        "first one, who reads all",
+        description="which others a speaker reads: all (paper), the next one in the order of the recipe, or only the "
+        "first one, which reads all",
     )
     shuffle: Literal["shared", "per_agent"] = Field(
         default="shared",
@@ -124,8 +124,8 @@ class Discussion(Talk):
     context_tokens: int | None = Field(
         default=None,
         ge=64,
-        description="budget for what the others said, in tokens of the student; longest blocks are "
-        "shortened first, question and instruction never (paper: none)",
+        description="most tokens of the others' texts in a prompt, counted by the student's tokenizer; the longest are "
+        "shortened first, question and instruction never (paper: no limit)",
     )
 
     @property
@@ -163,9 +163,9 @@ class Wording:
         """
         if problem.history:
             return list(problem.history)
-        return self.made("answer", problem, ask_confidence=False).chat
+        return self.make("answer", problem, ask_confidence=False).chat
 
-    def made(
+    def make(
         self,
         template: str,
         problem: Problem,
@@ -198,7 +198,7 @@ class Wording:
         if shown is None:
             shown = statements(problem, reads, reader, self.options.showing)
             if shown and self.options.context_budget is not None:
-                shown, _ = self.fitted(problem, shown, self.options.context_budget)
+                shown, _ = self.fit(problem, shown, self.options.context_budget)
         right = self.right(problem) if gold else ""
         fields = {
             "question": problem.question,
@@ -215,7 +215,7 @@ class Wording:
         }
         messages = self.prompts.render(template, **fields)
         if problem.history and after_history:
-            messages = _continued(problem.history, messages)
+            messages = _continue_talk(problem.history, messages)
         return prompt(template, tuple(n.id for n in reads), tuple(messages))
 
     def after(self, asked: Prompt, answer: Node, template: str) -> Prompt:
@@ -229,7 +229,7 @@ class Wording:
         worked = getattr(self.task, "worked", None)
         return worked(problem) if worked and problem.history else problem.gold
 
-    def fitted(self, problem: Problem, shown: Sequence[Statement], budget: int) -> tuple[list[Statement], int]:
+    def fit(self, problem: Problem, shown: Sequence[Statement], budget: int) -> tuple[list[Statement], int]:
         """The statements within a budget of tokens, and how many were cut: :func:`vivavoce.committee.reading.fit`."""
         assert self.count is not None, "a budget needs a token counter"
         return fit(shown, budget, self.count, self.reads(problem))
@@ -239,12 +239,12 @@ class Wording:
         waits = getattr(self.task, "waits", False)
         return lambda text: None if waits else self.task.grade(problem, text).answer
 
-    def taught(self, text: str) -> str:
+    def lesson_of(self, text: str) -> str:
         """The reply in the form that a student learns to write: without talk that is meant for the committee only."""
-        return self.prompts.taught(text)
+        return self.prompts.lesson_of(text)
 
 
-def _continued(history: Iterable[Message], added: Sequence[tuple[str, Parts]]) -> list[tuple[str, Parts]]:
+def _continue_talk(history: Iterable[Message], added: Sequence[tuple[str, Parts]]) -> list[tuple[str, Parts]]:
     """The messages that an agent had, followed by the added ones. An empty message is left out; a message of the role
     that spoke last is joined to that message.
     """

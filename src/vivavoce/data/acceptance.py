@@ -77,10 +77,12 @@ class AcceptRules(BaseModel):
         "is n-1 if n teachers review one another)",
     )
     top_m: int | None = Field(
-        default=None, ge=1, description="at most so many for a question, the best first; ties at random"
+        default=None,
+        ge=1,
+        description="accepted texts of one question at most, the best first; ties are broken at random",
     )
     min_words: int = Field(
-        default=0, ge=0, description="a text of fewer words teaches nothing (code: 0, bare answers pass)"
+        default=0, ge=0, description="a text of fewer words is not accepted (code: 0, bare answers pass)"
     )
     self_review: bool = Field(default=False, description="an author's review of its own text counts too (paper: never)")
 
@@ -123,14 +125,14 @@ def decide(graphs: Iterable[Graph], rules: AcceptRules, seed: int = 0, task: Tas
     """
     graphs = list(graphs)
     if rules.take == "random":
-        return _drawn(graphs, rules, seed)
+        return _draw(graphs, rules, seed)
     if rules.aggregate == "standardised":
         rescale = _standard(graphs, rules)
     elif rules.aggregate in ("reliable", "agreeing"):
-        rescale = _weighted(reliability(graphs, rules))
+        rescale = _weigh(reliability(graphs, rules))
     else:
         rescale = _raw
-    return [decision for graph in graphs for decision in _best(_judged(graph, rules, rescale, task), rules, seed)]
+    return [decision for graph in graphs for decision in _best(_decisions_of(graph, rules, rescale, task), rules, seed)]
 
 
 def clearness(decision: Decision, rules: AcceptRules) -> float:
@@ -157,9 +159,9 @@ def with_accepted_feedback(graphs: Iterable[Graph], rules: AcceptRules) -> list[
 
 
 def _passes(graph: Graph, feedback: Node, rules: AcceptRules) -> bool:
-    counted = _counted(graph, feedback, rules)
+    counted = _counting_reviews(graph, feedback, rules)
     valid = [score for score in counted if score.score is not None]
-    if not valid or len(valid) < _needed(len(counted), rules):
+    if not valid or len(valid) < _reviews_needed(len(counted), rules):
         return False
     plain = {"standardised": "mean", "reliable": "mean", "agreeing": "mean"}
     by = rules.model_copy(update={"aggregate": plain.get(rules.aggregate, rules.aggregate)})
@@ -209,16 +211,16 @@ def _raw(opinion: ReviewerScore) -> tuple[float, float]:
     return opinion.score, 1.0
 
 
-def _counted(graph: Graph, rationale: Node, rules: AcceptRules) -> list[ReviewerScore]:
+def _counting_reviews(graph: Graph, rationale: Node, rules: AcceptRules) -> list[ReviewerScore]:
     """The reviewers whose word counts."""
     return scores(graph, rationale, rules.self_review, rules.reviewers)
 
 
-def _judged(graph: Graph, rules: AcceptRules, rescale: _Rescale, task: Task | None) -> list[Decision]:
+def _decisions_of(graph: Graph, rules: AcceptRules, rescale: _Rescale, task: Task | None) -> list[Decision]:
     """A decision about each rationale of a question, before at most so many are kept."""
     texts = rationales(graph)
     majority = _majority(graph, texts, task) if rules.take == "majority" else None
-    return [_one(graph, n, rules, rescale, majority) for n in texts]
+    return [_decide_one(graph, n, rules, rescale, majority) for n in texts]
 
 
 def _majority(graph: Graph, texts: Sequence[Node], task: Task | None) -> set[str]:
@@ -234,8 +236,10 @@ def _majority(graph: Graph, texts: Sequence[Node], task: Task | None) -> set[str
     return {n.id for n, key in zip(texts, group, strict=True) if key == most[0][0]}
 
 
-def _one(graph: Graph, rationale: Node, rules: AcceptRules, rescale: _Rescale, majority: set[str] | None) -> Decision:
-    counted = _counted(graph, rationale, rules)
+def _decide_one(
+    graph: Graph, rationale: Node, rules: AcceptRules, rescale: _Rescale, majority: set[str] | None
+) -> Decision:
+    counted = _counting_reviews(graph, rationale, rules)
     valid = [score for score in counted if score.score is not None]
     value = _aggregate(valid, rules, rescale, len(counted) - len(valid)) if valid else None
 
@@ -260,13 +264,13 @@ def _one(graph: Graph, rationale: Node, rules: AcceptRules, rescale: _Rescale, m
         if not majority:
             return is_("rejected", "no majority")
         return is_("accepted", "majority") if rationale.id in majority else is_("rejected", "outvoted")
-    if value is None or len(valid) < _needed(len(counted), rules):
+    if value is None or len(valid) < _reviews_needed(len(counted), rules):
         return is_("undecided", "too few valid reviews")
     passes = value > 0.5 if rules.aggregate == "share_above" else rules.above(value)
     return is_("accepted" if passes else "rejected", f"{rules.aggregate.replace('_', ' ')} {round(value, 2)}")
 
 
-def _needed(reviewers: int, rules: AcceptRules) -> int:
+def _reviews_needed(reviewers: int, rules: AcceptRules) -> int:
     """The number of readable reviews that a decision needs. It is never 0: a text without reviews is not accepted.
 
     If ``reviewers`` names those that count, it is never more than their number. Two reviews cannot be had of one fixed
@@ -299,7 +303,7 @@ def _standard(graphs: Iterable[Graph], rules: AcceptRules) -> _Rescale:
     by_reviewer: dict[str, list[float]] = {}
     for graph in graphs:
         for rationale in rationales(graph):
-            for review in _counted(graph, rationale, rules):
+            for review in _counting_reviews(graph, rationale, rules):
                 if review.score is not None:
                     by_reviewer.setdefault(review.reviewer, []).append(review.score)
     everything = [score for scores in by_reviewer.values() for score in scores]
@@ -323,7 +327,9 @@ def reliability(graphs: Iterable[Graph], rules: AcceptRules) -> dict[str, float]
     pairs: dict[str, list[tuple[float, float]]] = {}
     for graph in graphs:
         for rationale in rationales(graph):
-            opinions = [(one.reviewer, one.score) for one in _counted(graph, rationale, rules) if one.score is not None]
+            opinions = [
+                (one.reviewer, one.score) for one in _counting_reviews(graph, rationale, rules) if one.score is not None
+            ]
             for reviewer, score in opinions:
                 others = [other for name, other in opinions if name != reviewer]
                 if rules.aggregate == "agreeing" and others:
@@ -348,7 +354,7 @@ def _weight_of(pairs: Sequence[tuple[float, float]], against_answers: bool) -> f
     return max(0.0, correlation(scores, truth))
 
 
-def _weighted(weights: Mapping[str, float]) -> _Rescale:
+def _weigh(weights: Mapping[str, float]) -> _Rescale:
     return lambda opinion: (_raw(opinion)[0], weights[opinion.reviewer])
 
 
@@ -366,7 +372,7 @@ def _best(decisions: list[Decision], rules: AcceptRules, seed: int) -> list[Deci
     def rank(d: Decision) -> tuple[float, str]:
         return -(d.value or 0.0) if rules.take == "reviewed" else 0.0, _lot(d, seed)
 
-    kept = {d.rationale for d in sorted(_accepted(decisions), key=rank)[: rules.top_m]}
+    kept = {d.rationale for d in sorted(_accepted_of(decisions), key=rank)[: rules.top_m]}
     return [
         replace(d, verdict="rejected", reason=f"below top {rules.top_m}")
         if d.verdict == "accepted" and d.rationale not in kept
@@ -375,12 +381,12 @@ def _best(decisions: list[Decision], rules: AcceptRules, seed: int) -> list[Deci
     ]
 
 
-def _drawn(graphs: Sequence[Graph], rules: AcceptRules, seed: int) -> list[Decision]:
+def _draw(graphs: Sequence[Graph], rules: AcceptRules, seed: int) -> list[Decision]:
     """As many as the reviews would accept, drawn at random from all that could be taken without reviews."""
     reviewed = decide(graphs, rules.model_copy(update={"take": "reviewed"}), seed)
-    eligible = _accepted(decide(graphs, rules.model_copy(update={"take": "all", "top_m": None}), seed))
+    eligible = _accepted_of(decide(graphs, rules.model_copy(update={"take": "all", "top_m": None}), seed))
     lots = sorted(eligible, key=lambda d: _lot(d, seed))
-    drawn = {d.rationale: i < len(_accepted(reviewed)) for i, d in enumerate(lots)}
+    drawn = {d.rationale: i < len(_accepted_of(reviewed)) for i, d in enumerate(lots)}
     return [
         d
         if d.rationale not in drawn
@@ -391,7 +397,7 @@ def _drawn(graphs: Sequence[Graph], rules: AcceptRules, seed: int) -> list[Decis
     ]
 
 
-def _accepted(decisions: Iterable[Decision]) -> list[Decision]:
+def _accepted_of(decisions: Iterable[Decision]) -> list[Decision]:
     return [d for d in decisions if d.verdict == "accepted"]
 
 

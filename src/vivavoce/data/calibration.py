@@ -139,9 +139,9 @@ def calibrate(graphs: Iterable[Graph], rules: AcceptRules = RELEASED, seed: int 
     reviewers = list(dict.fromkeys(r.reviewer for r in everything))
     return ReviewReport(
         rules.threshold,
-        [_given(everything, k, None, rules) for k in reviewers],
+        [_scores_given(everything, k, None, rules) for k in reviewers],
         [
-            _given(everything, k, j, rules)
+            _scores_given(everything, k, j, rules)
             for j in authors
             for k in reviewers
             if any(r[:2] == (j, k) for r in everything)
@@ -195,7 +195,7 @@ def kappa(first: Sequence[bool], second: Sequence[bool]) -> float | None:
     return None if chance == 1 else (same - chance) / (1 - chance)
 
 
-def _given(all_reviews: Iterable[_Review], reviewer: str, author: str | None, rules: AcceptRules) -> Given:
+def _scores_given(all_reviews: Iterable[_Review], reviewer: str, author: str | None, rules: AcceptRules) -> Given:
     reviews = [r for r in all_reviews if r.reviewer == reviewer and author in (None, r.author)]
     scored = [(r.score, r.right) for r in reviews if r.score is not None]
     judged = [(s, is_right) for s, is_right in scored if is_right is not None]

@@ -52,7 +52,7 @@ def _completions(nodes: Sequence[Node], wording: Wording) -> tuple[Completion, .
     """The nodes' texts as completions, each text once."""
     first: dict[str, str] = {}
     for n in nodes:
-        if text := wording.taught(n.text):
+        if text := wording.lesson_of(n.text):
             first.setdefault(text, n.id)
     return tuple(Completion(text, source) for text, source in first.items())
 

@@ -26,15 +26,15 @@ def examples(
     for graph in graphs:
         prompt = tuple(wording.plain(graph.problem))
         sources: dict[str, list[str]] = {}
-        for i, n in enumerate(_taken(graph, take, agents, wording.task)):
-            text = wording.taught(n.text)
+        for i, n in enumerate(_answers_to_learn(graph, take, agents, wording.task)):
+            text = wording.lesson_of(n.text)
             sources.setdefault(text if take.dedup else f"{i}\0{text}", []).append(n.id)
         kept = list(sources.items())[: take.max_per_question]
         rows += [Example(graph.problem.id, prompt, key.rpartition("\0")[2], tuple(ids)) for key, ids in kept]
     return rows
 
 
-def _taken(graph: Graph, take: ExampleRules, agents: Collection[str], task: Task) -> list[Node]:
+def _answers_to_learn(graph: Graph, take: ExampleRules, agents: Collection[str], task: Task) -> list[Node]:
     rounds = range(graph.rounds) if take.rounds is None else [r for r in take.rounds if r < graph.rounds]
     if take.take == "right":
         return [n for r in sorted(rounds, reverse=True) for n in graph.answers(r, agents) if n.correct and n.answer]

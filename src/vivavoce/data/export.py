@@ -57,7 +57,7 @@ def form_rows(
     elif form == "preferences":
         yield from preference_rows(trees)
     elif form == "kto":
-        yield from _judged(examples, trees)
+        yield from _kto_rows(examples, trees)
     elif form == "verl":
         yield from _verl(examples, problems or {})
     else:
@@ -105,7 +105,7 @@ def tree_rows(trees: Iterable[Tree]) -> Iterator[dict[str, Any]]:
     return (asdict(tree) for tree in trees)
 
 
-def _judged(examples: Iterable[Example], trees: Iterable[Tree]) -> Iterator[dict[str, Any]]:
+def _kto_rows(examples: Iterable[Example], trees: Iterable[Tree]) -> Iterator[dict[str, Any]]:
     """KTO rows ``{"prompt", "completion", "label"}``: one for each answer, true if it is right."""
     for row in sft_rows(examples, "prompt-completion"):
         yield {**row, "label": True}

@@ -60,7 +60,11 @@ def read_fair(source: Path | Sequence[Path]) -> list[Graph]:
     for kind in ("feedback", "rationale"):
         if extra := records[kind].keys() - records["false"].keys():
             where = records[kind][min(extra)].where
-            raise DataError(f"record {min(extra)} is no mistake of {paths['false'].name}", where, "are these one run?")
+            raise DataError(
+                f"record {min(extra)} is not among the mistakes of {paths['false'].name}",
+                where,
+                "check that the files belong to one run",
+            )
     return graphs
 
 
@@ -84,19 +88,19 @@ def _records(path: Path) -> dict[int, Row]:
     except OSError as e:
         raise DataError(f"cannot read the file: {e.strerror}", str(path), "check the path") from e
     except (ValueError, RecursionError) as e:
-        raise DataError(f"not JSON: {e}", str(path), "was the file cut or edited?") from e
+        raise DataError(f"not JSON: {e}", str(path), "check whether the file was cut or edited") from e
     if not isinstance(listed, list) or not listed:
         raise DataError("not a list of records", str(path), "the released files are lists of objects")
     rows = dict[int, Row]()
     for i, value in enumerate(listed, 1):
         where = f"{path}, record {i}"
         if not isinstance(value, dict):
-            raise DataError(f"a {type(value).__name__} where an object is needed", where)
+            raise DataError(f"a {type(value).__name__} is not an object", where)
         id_ = value.get("id")
         if not isinstance(id_, int) or isinstance(id_, bool):
             raise DataError(f"the id is {id_!r}, not a whole number", where)
         if id_ in rows:
-            raise DataError(f"id {id_} stands there twice", f"{where}, and before it {rows[id_].where}")
+            raise DataError(f"id {id_} appears twice", f"{where}, and before it {rows[id_].where}")
         rows[id_] = Row(where, value)
     return rows
 
@@ -148,14 +152,14 @@ class _Asked(NamedTuple):
 _TRUTH = re.compile(r"\s*(true|false|yes|no)\b", re.IGNORECASE)
 
 
-def _asked(row: Row) -> _Asked:
+def _question_of(row: Row) -> _Asked:
     """The question of a record: a number (GSM8K, SVAMP), true or false (StrategyQA: ``True.`` and facts behind it), or
     one of several options (LogiQA: the gold answer is an option's text, its letter, or its index from 0)."""
     question, gold_text = row.text("question"), row.text("gold_answer").strip()
     if "options" in row.value:
         options = row.value["options"]
         if not isinstance(options, list) or not all(isinstance(one, str) and one.strip() for one in options):
-            raise DataError("field 'options' is no list of texts", row.where)
+            raise DataError("field 'options' is not a list of texts", row.where)
         same = [i for i, one in enumerate(options) if one.strip().casefold() == gold_text.casefold()]
         gold: int | str = same[0] if same else int(gold_text) if gold_text.isdecimal() else gold_text
         made = multiple_choice(row, f"{row.text('context').strip()}\n{question.strip()}", options, gold)
@@ -165,13 +169,13 @@ def _asked(row: Row) -> _Asked:
         return _Asked(question, "yes" if truth[1].lower() in ("true", "yes") else "no", GRADERS["yes_no"])
     number = GRADERS["number"].read_gold(gold_text)
     if number is None:
-        what = f"the gold answer {gold_text[:60]!r} is no number, not true or false, and there are no options"
-        raise DataError(what, row.where, "files of GSM8K, SVAMP, StrategyQA and LogiQA are read")
+        what = f"the gold answer {gold_text[:60]!r} is neither a number nor true or false, and there are no options"
+        raise DataError(what, row.where, "give files of GSM8K, SVAMP, StrategyQA or LogiQA")
     return _Asked(question, number, GRADERS["number"])
 
 
 def _graph(id_: str, mistake: Row, feedback: Row, rationale: Row, teachers: Sequence[str]) -> Graph:
-    prompt = _asked(mistake)
+    prompt = _question_of(mistake)
     problem = Problem(id_, prompt.question, prompt.gold)
     prediction, stored = (_string(mistake, field) for field in ("student_wrong_pred", "student_wrong_final_answer"))
     grade = prompt.grade(prompt.letter(stored) or stored)
@@ -187,9 +191,9 @@ def _graph(id_: str, mistake: Row, feedback: Row, rationale: Row, teachers: Sequ
     )
     nodes = [exam]
     for teacher in teachers:
-        text = _spoken(feedback, f"{teacher}_feedback")
+        text = _text_of(feedback, f"{teacher}_feedback")
         nodes.append(_node("critique", id_, teacher, text, saw_gold=True, parents=(exam.id,), target=exam.id))
-    scored = {teacher: _scored(rationale, teacher, teachers) for teacher in teachers}
+    scored = {teacher: _rationale_of(rationale, teacher, teachers) for teacher in teachers}
     for teacher, (text, _) in scored.items():
         grade = prompt.grade(text or "")
         rest = {} if not text else {"answer": grade.answer, "correct": grade.correct, "status": grade.status}
@@ -215,12 +219,12 @@ def _node(kind: Any, problem: str, agent: str, text: str | None, **rest: Any) ->
     return node(kind, problem, agent, 0, text, **rest)
 
 
-def _scored(row: Row, teacher: str, teachers: Sequence[str]) -> tuple[str | None, dict[str, int]]:
+def _rationale_of(row: Row, teacher: str, teachers: Sequence[str]) -> tuple[str | None, dict[str, int]]:
     """A rationale and its raw scores by reviewer: the other teachers, in their order."""
     field, others = f"{teacher}_rationale", [name for name in teachers if name != teacher]
     entry = row.value.get(field)
     if not isinstance(entry, list) or len(entry) != 1 + len(others):
-        raise DataError(f"field {field!r} is no list of a text and {len(others)} scores", row.where)
+        raise DataError(f"field {field!r} is not a list of a text and {len(others)} scores", row.where)
     text, *scores = entry
     if not (text is None or isinstance(text, str)):
         raise DataError(f"the text of {field!r} is {text!r}", row.where)
@@ -239,20 +243,22 @@ def _verdicts(row: Row, problem: str, written: Iterable[Node]) -> Iterator[Node]
     texts = ["" if text is None else spoken(text) for text in accepted]
     written = list(written)
     if unknown := [text for text in texts if text not in [n.text for n in written]]:
-        raise DataError(f"no teacher wrote the accepted text {unknown[0]!r:.80}", row.where, "was the file edited?")
+        raise DataError(
+            f"no teacher wrote the accepted text {unknown[0]!r:.80}", row.where, "check whether the file was edited"
+        )
     for n in written:
         if n.text in texts:
             yield node("verdict", problem, RELEASE, 0, "accepted", parents=(n.id,), target=n.id, saw_gold=True)
 
 
 def _string(row: Row, field: str) -> str:
-    value = _spoken(row, field)
+    value = _text_of(row, field)
     if value is None:
         raise DataError(f"field {field!r} is null", row.where)
     return value
 
 
-def _spoken(row: Row, field: str) -> str | None:
+def _text_of(row: Row, field: str) -> str | None:
     """The text in ``field``, which may be empty or null."""
     if field not in row.value:
         raise DataError(f"no field {field!r}", row.where, f"the record has: {', '.join(row.value)}")
@@ -324,13 +330,13 @@ def summary(graphs: Iterable[Graph]) -> Summary:
             if n.target and not readable(n)
         ],
         [problem.id for problem, answer in exams if _suspect(problem, answer)],
-        [problem.id for problem, answer in exams if _cut(answer)],
+        [problem.id for problem, answer in exams if _is_cut(answer)],
         [problem.id for problem, answer in exams if answer.status == "empty"],
-        [g.problem.id for g in graphs if _released(g) != {n.id for n in rationales(g) if n.id in accepted}],
+        [g.problem.id for g in graphs if _released_authors(g) != {n.id for n in rationales(g) if n.id in accepted}],
     )
 
 
-def _released(graph: Graph) -> set[str | None]:
+def _released_authors(graph: Graph) -> set[str | None]:
     return {n.target for n in graph.nodes if n.kind == "verdict" and n.agent == RELEASE}
 
 
@@ -339,7 +345,7 @@ def _suspect(problem: Problem, answer: Node) -> bool:
     return gold is not None and gold in figures(answer.text) and gold not in figures(problem.question)
 
 
-def _cut(answer: Node) -> bool:
+def _is_cut(answer: Node) -> bool:
     written, stored = figures(answer.text), figure(answer.answer or "")
     return bool(written) and stored is not None and written[-1] != stored
 

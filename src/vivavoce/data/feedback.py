@@ -46,12 +46,12 @@ def claims(note: Node, problem: Problem, task: Task) -> Claims:
     if not isinstance(grader, Grader):
         grade = task.grade(problem, note.text)
         return Claims(bool(grade.correct), grade.answer is not None and grade.correct is False)
-    offered = [answer for answer in (grader.answer(note.text), *_offered(note.text, grader)) if answer is not None]
+    offered = [answer for answer in (grader.answer(note.text), *_offers_of(note.text, grader)) if answer is not None]
     right = [bool(grader.same(problem.gold, answer)) for answer in offered]
     return Claims(any(right), bool(right) and not any(right))
 
 
-def _offered(text: str, grader: Grader) -> Iterable[str | None]:
+def _offers_of(text: str, grader: Grader) -> Iterable[str | None]:
     for match in _OFFERED.finditer(text):
         phrase = text[match.end() : match.end() + _REACH]
         phrase = re.split(r"[\n;]|\.(?:\s|$)", phrase)[0]

@@ -46,7 +46,7 @@ def wrong_hint(graph: Graph, wording: Wording) -> Hint | None:
     if not wrong:
         return None
     worst = max(wrong, key=lambda n: (n.round, n.confidence or 0.0, n.id))
-    return Hint(Quote(worst.id, wording.taught(worst.text)), worst.answer)
+    return Hint(Quote(worst.id, wording.lesson_of(worst.text)), worst.answer)
 
 
 def answers_alone(problem: Problem, shown: Sequence[Statement], wording: Wording) -> list[Statement]:

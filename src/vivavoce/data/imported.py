@@ -2,7 +2,7 @@
 
 Their authors were not asked to mark an answer, so that a grader which guesses nothing reads few of them. Their answers
 are therefore read as the release reads them: the marked one, else the last number, letter, yes or no of the text. What
-is taught then ends with that answer in the form that tests ask for (:meth:`vivavoce.data.two_task.Lessons.taught`).
+is taught then ends with that answer in the form that tests ask for (:meth:`vivavoce.data.two_task.Lessons.lesson_of`).
 """
 
 from __future__ import annotations
@@ -33,8 +33,11 @@ class Imported(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: Path = Field(description="file of graphs, such as `viva import fair` writes, or a folder of released files")
-    teachers: list[str] = Field(min_length=1, description="who wrote there, by the names in the file")
-    student: str = Field(default=STUDENT, description="whose mistakes they explain, by its name in the file")
+    teachers: list[str] = Field(min_length=1, description="authors of the texts, by their names in the file")
+    student: str = Field(
+        default=STUDENT,
+        description="the student the student the student whose mistakes they explain, by its name in the file",
+    )
     answers: AnswersAs = Field(
         default="last",
         description="the answer of a text that marks none: last: its last number, letter, yes or no (released code); "
@@ -48,7 +51,7 @@ class Imported(BaseModel):
         return digest([digest(file.read_text("utf-8-sig")) for file in files if file.is_file()])
 
 
-def imported(source: Imported, task: Task, test: Sequence[Problem] = ()) -> list[Graph]:
+def import_graphs(source: Imported, task: Task, test: Sequence[Problem] = ()) -> list[Graph]:
     """The graphs, with answers as the task's grader reads them.
 
     Raises DataError if there are none, they are no peer review, an agent that the recipe does not name wrote them, a
@@ -88,7 +91,7 @@ def read_answers(graphs: Sequence[Graph], task: Task) -> list[Graph]:
     """
     grader = getattr(task, "grader", None)
     if not isinstance(grader, Grader):
-        what = f"the task {task.name} does not tell how the last answer of a text is read"
+        what = f"the task {task.name} does not say how the last answer of a text is read"
         raise DataError(what, "imported.answers", "set imported.answers: marked")
 
     def read(n: Node, problem: Problem) -> Node:
@@ -113,4 +116,4 @@ def holds_graphs(path: Path) -> bool:
     return isinstance(value, dict) and value.keys() >= {"problem", "nodes"}
 
 
-__all__ = ["AnswersAs", "Imported", "holds_graphs", "imported", "read_answers", "writers"]
+__all__ = ["AnswersAs", "Imported", "holds_graphs", "import_graphs", "read_answers", "writers"]

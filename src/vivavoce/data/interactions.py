@@ -26,7 +26,7 @@ def interactions(graphs: Iterable[Graph], agents: Sequence[str], wording: Wordin
                 if n is None or n.answer is None or n.correct is None or n.status == "truncated":
                     stands.append(Stand("", "missing", n.id if n else ""))
                 else:
-                    stands.append(Stand(wording.taught(n.text), "right" if n.correct else "wrong", n.id))
+                    stands.append(Stand(wording.lesson_of(n.text), "right" if n.correct else "wrong", n.id))
         if all(s.label == "missing" for s in stands):
             continue
         edges = [(a, b) for before, after in pairwise(rounds) for a in before for b in after]

@@ -1,4 +1,4 @@
-"""Test questions that stand among the training questions, word for word or nearly."""
+"""Test questions that are among the training questions, word for word or nearly."""
 
 from __future__ import annotations
 

@@ -20,11 +20,15 @@ class ExampleRules(BaseModel):
         "gold unseen; right_winner: the winner if it is right",
     )
     vote: VoteBy = Field(default="probability", description="the vote that names the winner")
-    rounds: list[int] | None = Field(default=None, description="answer rounds to take from; none: all (paper)")
+    rounds: list[int] | None = Field(
+        default=None, description="answer rounds whose answers are used; None: all (paper)"
+    )
     include_student: bool = Field(
         default=True, description="the student's own right answers too (authors' code: false)"
     )
-    max_per_question: int | None = Field(default=None, ge=1, description="keep at most so many, latest rounds first")
+    max_per_question: int | None = Field(
+        default=None, ge=1, description="keep at most this many, those of the latest rounds first"
+    )
     dedup: bool = Field(default=True, description="one row for equal texts to one question")
 
 
@@ -38,7 +42,9 @@ class TreeRules(BaseModel):
         description="answer: whole right answers against whole wrong ones under one context (paper); "
         "step: our extension, branch wherever right and wrong answers part",
     )
-    rounds: list[int] | None = Field(default=None, description="answer rounds to take; none: all (paper)")
+    rounds: list[int] | None = Field(
+        default=None, description="answer rounds whose answers are used; None: all (paper)"
+    )
     pairing: Literal["cross_product", "student_rejected_only", "transition_only"] = Field(
         default="cross_product",
         description="all right x all wrong (paper); only the student's wrong answers; or wrong-to-"
@@ -48,15 +54,15 @@ class TreeRules(BaseModel):
         default=True, description="a wrong answer needs a final answer (authors' code: false)"
     )
     max_pairs: int | None = Field(
-        default=None, ge=1, description="most pairs of one tree; seeded choice of completions"
+        default=None, ge=1, description="most pairs of one tree; the seed draws which completions are kept"
     )
     context: Literal["full", "packed", "none"] = Field(
         default="full",
-        description="what the others said, in the prompt of answers from round 1 on: full, shortened to the "
-        "budget; packed: as released, several partial contexts of weight 1/n; none: left out",
+        description="the others' texts, in the prompt of answers from round 1 on. full: shortened to the budget; "
+        "packed: as released, several partial contexts of weight 1/n; none: left out",
     )
     context_budget: int = Field(
-        default=1000, ge=64, description="tokens for what the others said (authors' code: 1,000)"
+        default=1000, ge=64, description="most tokens of the others' texts (authors' code: 1,000)"
     )
     reflections: bool = Field(default=True, description="show reflections in the context")
     feedback: bool = Field(default=True, description="show critiques in the context")

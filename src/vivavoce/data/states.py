@@ -58,7 +58,7 @@ class Supervision(BaseModel):
     )
     inflated: list[str] = Field(
         default=[],
-        description="scorers that are taken to have stated 100 %, to see what a boaster can do",
+        description="scorers that count as if they had stated 100 %, to see what a boaster can do",
     )
     prior: dict[str, float] = Field(
         default={}, description="factors of scorers' weights, by name; 1 for those not named"
@@ -70,8 +70,9 @@ class Supervision(BaseModel):
     tau: float = Field(default=1.0, gt=0, description="τ: temperature of that softmax (paper: 1)")
     missing: Literal["uniform", "mean", "zero", "drop", "ask_again"] = Field(
         default="uniform",
-        description="where a teacher stated none: equal weights for all (authors' code), the others' mean, 0, or that "
-        "teacher is left out. ask_again: the teacher is asked for it once more, in the arm's own debate, which shares "
+        description="if a teacher stated none: use equal weights for all (authors' code), the others' mean, or 0, or "
+        "leave that teacher out. ask_again: the teacher is asked for it once more, in the arm's own debate, "
+        "which shares "
         "all other calls; if it states none again, all weigh the same",
     )
 
@@ -116,10 +117,12 @@ def states(
     longest = max((g.rounds for g in graphs), default=0)
     if rules.context != "none" and rules.rounds is not None and rules.rounds > longest:
         raise RecipeError(
-            f"{rules.rounds} rounds are to be shown and {longest} were debated", "rounds", "raise debate.max_rounds"
+            f"{rules.rounds} rounds should be shown, but only {longest} were debated",
+            "rounds",
+            "raise debate.max_rounds",
         )
     states_made, counts = [], Supervised()
-    others = _others(graphs, seed)
+    others = _other_debates(graphs, seed)
     calibrated = ConfidenceRecord(graphs) if rules.weights == "calibrated" else None
     for g in graphs:
         prompt = tuple(wording.plain(g.problem))
@@ -141,7 +144,7 @@ def states(
             counts.dropped += 1
             continue
         counts.states += 1
-        answers = tuple(Completion(wording.taught(n.text), n.id, drawn(n)) for n in recorded(g))
+        answers = tuple(Completion(wording.lesson_of(n.text), n.id, drawn(n)) for n in recorded(g))
         states_made.append(State(g.problem.id, prompt, tuple(views), answers, tuple(parents)))
     return states_made, counts
 
@@ -178,7 +181,7 @@ def _view(
     elif rules.context == "filler":
         shown = [replace(s, text=Quote(s.text.node, _filler(s.text.text))) for s in shown]
     elif rules.hide_confidence:
-        shown = [replace(s, text=Quote(s.text.node, wording.taught(s.text.text))) for s in shown]
+        shown = [replace(s, text=Quote(s.text.node, wording.lesson_of(s.text.text))) for s in shown]
     if rules.shows == "last_round":
         shown = [s for s in shown if s.round == max(s.round for s in shown)]
     elif rules.shows != "whole":
@@ -187,7 +190,7 @@ def _view(
         shown = summary(source.problem, shown, wording)
     # a protocol's turn is the template by which it asks for an answer; a prompt of the debate tells it if it does not
     turn = getattr(wording.options, "turn", None) or _turn(source)
-    return wording.made(turn, graph.problem, reader, reads, shown=shown, ask_confidence=False, scoring=True)
+    return wording.make(turn, graph.problem, reader, reads, shown=shown, ask_confidence=False, scoring=True)
 
 
 def _turn(graph: Graph) -> str:
@@ -201,7 +204,7 @@ def _filler(text: str) -> str:
     return (pattern * len(text))[: len(text)].strip() or pattern
 
 
-def _others(graphs: Sequence[Graph], seed: int) -> Mapping[str, Graph]:
+def _other_debates(graphs: Sequence[Graph], seed: int) -> Mapping[str, Graph]:
     """A debate on another question for each question: a seeded ring over all of them."""
     ring = list(graphs)
     random.Random(seed_of(seed, "shuffled debates")).shuffle(ring)
@@ -227,10 +230,10 @@ def _weights(
     if not any(factors):
         return None if scorers else []
     if rules.weights == "uniform":
-        return _noted(factors, counts)
+        return _normalise(factors, counts)
     answers = {n.agent: n for n in graph.stated(last, scorers)}
     stated = [
-        1.0 if name in rules.inflated else _stated(answers.get(name), graph, rules, wording, counts, calibrated)
+        1.0 if name in rules.inflated else _stated_weight(answers.get(name), graph, rules, wording, counts, calibrated)
         for name in scorers
     ]
     known = [c for c in stated if c is not None]
@@ -239,7 +242,7 @@ def _weights(
     if len(known) < len(stated):
         counts.without_confidence += len(stated) - len(known)
         if rules.missing in ("uniform", "ask_again") or not known:
-            return _noted(factors, counts)
+            return _normalise(factors, counts)
         if rules.missing != "drop":
             instead = sum(known) / len(known) if rules.missing == "mean" else 0.0
             stated = [instead if c is None else c for c in stated]
@@ -248,10 +251,10 @@ def _weights(
         0.0 if c is None else f * math.exp(c / rules.tau - top / rules.tau)
         for c, f in zip(stated, factors, strict=True)
     ]
-    return _noted(grown, counts) if any(grown) else None
+    return _normalise(grown, counts) if any(grown) else None
 
 
-def _stated(
+def _stated_weight(
     answer: Node | None,
     graph: Graph,
     rules: Supervision,
@@ -267,14 +270,14 @@ def _stated(
     if rules.weights == "verified":
         return None if answer.correct is None else float(answer.correct)
     if rules.weights == "agreed":
-        return _agreed(answer, graph, wording.task)
+        return _agreement(answer, graph, wording.task)
     if answer.confidence is not None:
         counts.histogram[min(9, int(10 * answer.confidence))] += 1
         counts.beyond_scale += wording.prompts.stated_confidence(answer.text) not in (None, answer.confidence)
     return answer.confidence if calibrated is None else calibrated.of(answer)
 
 
-def _agreed(answer: Node, graph: Graph, task: Task) -> float | None:
+def _agreement(answer: Node, graph: Graph, task: Task) -> float | None:
     """The share of the others of that round whose answer is the same."""
     others = [n for n in graph.stated(answer.round) if n.agent != answer.agent]
     if answer.answer is None or not others:
@@ -314,7 +317,7 @@ def _case(n: Node) -> tuple[str, int, int]:
     return n.agent, n.round, min(9, int(10 * (n.confidence or 0.0)))
 
 
-def _noted(grown: list[float], counts: Supervised) -> list[float]:
+def _normalise(grown: list[float], counts: Supervised) -> list[float]:
     """The weights, so that they sum to 1; their entropy is counted."""
     weights = [w / sum(grown) for w in grown]
     counts.weight_entropy -= sum(w * math.log(w) for w in weights if w)

@@ -66,7 +66,7 @@ class Visited:
     actions: list[Completion] = field(default_factory=list)
     weight: float = 0.0
 
-    def debated(self, rules: Stepwise) -> Problem:
+    def as_problem(self, rules: Stepwise) -> Problem:
         """The state that is debated for this one."""
         return self.start if rules.debate_at == "start" else self.problem
 
@@ -79,7 +79,7 @@ def visited_states(episodes: Sequence[Episode], groups: Mapping[str, str], rules
     """
     by_text: dict[str, Visited] = {}
     for i, episode in enumerate(episodes):
-        chosen = _chosen(episode, rules, random.Random(seed_of(seed, "steps", i, episode.task)))
+        chosen = _choose_steps(episode, rules, random.Random(seed_of(seed, "steps", i, episode.task)))
         nodes = {n.round: n.id for n in episode.nodes() if n.kind == "action"}
         if not chosen:
             continue
@@ -111,7 +111,7 @@ def by_action(seen: Iterable[Visited]) -> list[Visited]:
     return apart
 
 
-def _chosen(episode: Episode, rules: Stepwise, rng: random.Random) -> list[int]:
+def _choose_steps(episode: Episode, rules: Stepwise, rng: random.Random) -> list[int]:
     usable = [i for i, s in enumerate(episode.steps) if s.action.status == "ok" and s.action.text.strip()]
     if rules.steps == "all":
         return usable
@@ -150,7 +150,7 @@ def step_states(
 
 def _debate_on(one: Visited, graphs: Mapping[str, Graph], rules: Stepwise) -> Graph:
     """The debate that serves a state, as a graph of that state."""
-    held = graphs.get(one.debated(rules).id)
+    held = graphs.get(one.as_problem(rules).id)
     return replace(held, problem=one.problem) if held else Graph(one.problem, ())
 
 

@@ -67,7 +67,7 @@ def sweep(
 
     def kept(name: str, rules: AcceptRules, check: _Check = lambda _: True) -> RuleOutcome:
         accepted = {d.rationale for d in decide(graphs, rules) if d.verdict == "accepted"}
-        return _kept(name, [text for text in texts if text.id in accepted and check(text)])
+        return _outcome_of(name, [text for text in texts if text.id in accepted and check(text)])
 
     checks: list[tuple[str, _Check]] = [("graded right", lambda text: text.graded)]
     if any(figure(g.problem.gold) is not None for g in graphs):
@@ -85,7 +85,7 @@ def sweep(
     ]
 
 
-def _kept(rule: str, accepted: Sequence[_Text]) -> RuleOutcome:
+def _outcome_of(rule: str, accepted: Sequence[_Text]) -> RuleOutcome:
     n = len(accepted)
     return RuleOutcome(
         rule,

@@ -113,13 +113,13 @@ def _tree(values: _Values, where: str) -> Tree:
         chosen, rejected = (_answer(side, where, name) for side, name in zip(sides, _SIDES, strict=True))
     elif all(isinstance(side, list) for side in sides):  # both hold the whole conversation
         talks = [_messages(side, where, name) for side, name in zip(sides, _SIDES, strict=True)]
-        prompt, chosen, rejected = _parted(talks[0], talks[1], where)
+        prompt, chosen, rejected = _split_start(talks[0], talks[1], where)
     else:
         raise DataError("there is no `prompt`", where, "give the question in `prompt`, and the two answers alone")
     for text in (chosen, rejected):
         _need(prompt, text, where)
     if chosen == rejected:
-        raise DataError("`chosen` and `rejected` are the same text", where, "take the row out")
+        raise DataError("`chosen` and `rejected` are the same text", where, "remove the row")
     source, problem = (*_source(values), "", "")[:2], _problem(values, prompt)
     right, wrong = Completion(chosen, source[0]), Completion(rejected, source[1])
     name = digest([problem, [m["content"] for m in prompt], chosen, rejected])[:16]
@@ -139,7 +139,7 @@ def _says(value: Any, message: Message) -> bool:
     return isinstance(value, dict) and all(value.get(key) == message[key] for key in ("role", "content"))
 
 
-def _parted(a: list[Message], b: list[Message], where: str) -> tuple[tuple[Message, ...], str, str]:
+def _split_start(a: list[Message], b: list[Message], where: str) -> tuple[tuple[Message, ...], str, str]:
     """The messages that two conversations begin with, and the answers in which they part."""
     same = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     return tuple(a[:same]), _answer(a[same:], where, "chosen"), _answer(b[same:], where, "rejected")
@@ -164,7 +164,7 @@ def _answer(value: Any, where: str, name: str) -> str:
 
 def _messages(value: Any, where: str, name: str) -> list[Message]:
     if not isinstance(value, list) or not value:
-        raise DataError(f"`{name}` is no list of messages", where, 'write [{"role": "user", "content": "…"}, …]')
+        raise DataError(f"`{name}` is not a list of messages", where, 'write [{"role": "user", "content": "…"}, …]')
     return [_message(one, where, f"{name}.{i}") for i, one in enumerate(value)]
 
 
@@ -208,9 +208,9 @@ def _check_roles(prompt: Sequence[Message], where: str) -> None:
 
 def _need(prompt: Sequence[Message], text: str, where: str) -> None:
     if not any(m["content"].strip() for m in prompt):
-        raise DataError("there is nothing in the prompt", where, "give the question before the answer")
+        raise DataError("the prompt is empty", where, "give the question before the answer")
     if blank(text):
-        raise DataError("the answer is empty", where, "take the row out, or give it a text")
+        raise DataError("the answer is empty", where, "remove the row, or give it a text")
 
 
 def _problem(values: _Values, prompt: Sequence[Message]) -> str:

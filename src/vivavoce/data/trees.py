@@ -54,7 +54,7 @@ def _answer_trees(graph: Graph, g: Grower) -> Iterator[Tree]:
         if g.rules.rounds is not None and r not in g.rules.rounds:
             continue
         right, wrong = _sides(graph, r, g)
-        chosen, rejected = _capped(_completions(right, g), _completions(wrong, g), graph, r, g)
+        chosen, rejected = _cap_pairs(_completions(right, g), _completions(wrong, g), graph, r, g)
         if not chosen or not rejected:
             continue
         contexts = list(_prompts(graph, r, g))
@@ -93,11 +93,11 @@ def _sides(graph: Graph, round: int, g: Grower) -> tuple[list[Node], list[Node]]
 def _completions(nodes: Iterable[Node], g: Grower) -> tuple[Completion, ...]:
     first: dict[str, str] = {}
     for n in nodes:
-        first.setdefault(g.wording.taught(n.text), n.id)
+        first.setdefault(g.wording.lesson_of(n.text), n.id)
     return tuple(Completion(text, source) for text, source in first.items())
 
 
-def _capped(
+def _cap_pairs(
     chosen: tuple[Completion, ...], rejected: tuple[Completion, ...], graph: Graph, round: int, g: Grower
 ) -> tuple[tuple[Completion, ...], tuple[Completion, ...]]:
     """At most ``max_pairs`` pairs: drop completions at random from the longer side until they fit."""
@@ -116,17 +116,17 @@ def _prompts(graph: Graph, round: int, g: Grower) -> Iterator[list[Message]]:
     rules of the trees want another one: without notes, within a budget, without a word about confidence; or if the
     student did not speak in this round. Question and instruction are always whole.
     """
-    prompt = None if round == 0 or g.rules.context == "none" else _asked(graph, round, g.student)
+    prompt = None if round == 0 or g.rules.context == "none" else _prompt_of_round(graph, round, g.student)
     if prompt is None:
         yield g.wording.plain(graph.problem)
         return
-    reads, options = _offered(graph, prompt, g.rules), g.wording.options
+    reads, options = _offered_nodes(graph, prompt, g.rules), g.wording.options
     shown = statements(graph.problem, reads, g.student, options.showing)
     if g.rules.context == "packed":
         assert g.wording.count is not None, "packs need a token counter"
         parts = packs(shown, g.rules.context_budget, g.wording.count, g.wording.reads(graph.problem))
     else:
-        shown, cut = g.wording.fitted(graph.problem, shown, g.rules.context_budget)
+        shown, cut = g.wording.fit(graph.problem, shown, g.rules.context_budget)
         own = next((n for n in graph.answers(round, [g.student]) if n.prompt == prompt.id), None)
         whole = len(reads) == len(prompt.reads) and not cut and options.context_budget is None
         if own is not None and whole and not options.wants_confidence:
@@ -134,17 +134,17 @@ def _prompts(graph: Graph, round: int, g: Grower) -> Iterator[list[Message]]:
             return
         parts = [shown]
     for part in parts:
-        yield g.wording.made(prompt.template, graph.problem, g.student, reads, shown=part, ask_confidence=False).chat
+        yield g.wording.make(prompt.template, graph.problem, g.student, reads, shown=part, ask_confidence=False).chat
 
 
-def _asked(graph: Graph, round: int, student: str) -> Prompt | None:
+def _prompt_of_round(graph: Graph, round: int, student: str) -> Prompt | None:
     """The prompt by which the student was asked in a round or, if it was not, one by which another agent was."""
     answers = [n for n in graph.nodes if n.kind == "answer" and n.round == round and n.call is not None]
     answers = answers or [n for n in graph.nodes if n.kind == "answer" and n.round == round]
     return graph.prompt_of(next((n for n in answers if n.agent == student), answers[0])) if answers else None
 
 
-def _offered(graph: Graph, prompt: Prompt, rules: TreeRules) -> list[Node]:
+def _offered_nodes(graph: Graph, prompt: Prompt, rules: TreeRules) -> list[Node]:
     """What a prompt offered, less the kinds of notes that the trees leave out."""
     left_out = {kind for kind, kept in (("reflection", rules.reflections), ("critique", rules.feedback)) if not kept}
     return [n for n in (graph.by_id[i] for i in prompt.reads) if n.kind not in left_out]
@@ -177,7 +177,7 @@ def _step_trees(graph: Graph, g: Grower) -> Iterator[Tree]:
     for n in graph.answers():
         if n.correct is None or n.answer is None or (g.rules.rounds is not None and n.round not in g.rules.rounds):
             continue
-        text = g.wording.taught(n.text)
+        text = g.wording.lesson_of(n.text)
         try:
             first_wrong = g.wording.task.first_wrong_step(graph.problem, text) if checked else None
         except NotImplementedError:
@@ -211,7 +211,7 @@ def _branchings(at: _Step, prefix: str, prompt: tuple[Message, ...], graph: Grap
             chosen.append(_completion(step, child, child.right[0], g))
         elif wrong:
             rejected.append(_completion(step, child, wrong[0], g))
-    kept = _capped(tuple(chosen), tuple(rejected), graph, len(prefix), g)
+    kept = _cap_pairs(tuple(chosen), tuple(rejected), graph, len(prefix), g)
     if kept[0] and kept[1]:
         yield Tree(
             _tree_id(graph, prefix, *kept),

@@ -46,13 +46,13 @@ class Lessons:
         """The prompt of the feedback task: the student's own mistake, with the answer that its teachers saw."""
         about = self.mistake(graph)
         assert about is not None
-        text, gold = self.wording.taught(about.text), self._options.feedback_sees_gold
-        made = self.wording.made("correction", graph.problem, text=text, gold=gold, after_history=False)
+        text, gold = self.wording.lesson_of(about.text), self._options.feedback_sees_gold
+        made = self.wording.make("correction", graph.problem, text=text, gold=gold, after_history=False)
         return tuple(made.chat)
 
-    def taught(self, answer: Node) -> str:
+    def lesson_of(self, answer: Node) -> str:
         """A rationale or an answer as the student learns to write it."""
-        text, grader = self.wording.taught(answer.text), getattr(self.wording.task, "grader", None)
+        text, grader = self.wording.lesson_of(answer.text), getattr(self.wording.task, "grader", None)
         if not self.marks or answer.answer is None or not isinstance(grader, Grader) or stated_answer(text) is not None:
             return text
         return f"{text}\n{grader.written(answer.answer)}"
@@ -72,7 +72,7 @@ def only(graphs: Iterable[Graph], teachers: Collection[str]) -> list[Graph]:
     return [replace(g, nodes=tuple(n for n in g.nodes if n.kind not in _TAUGHT or n.agent in teachers)) for g in graphs]
 
 
-def chosen(graphs: Sequence[Graph], items: Items, lessons: Lessons, seed: int) -> list[Graph]:
+def choose_items(graphs: Sequence[Graph], items: Items, lessons: Lessons, seed: int) -> list[Graph]:
     """The questions whose rationales are learned from: the student's mistakes (paper), all, or as many at random."""
     if items == "all":
         return list(graphs)
@@ -147,7 +147,7 @@ def rationale_rows(
                 continue
             weight = 1.0 if score_weighted is None else clearness(d, score_weighted)
             if weight:
-                yield Example(graph.problem.id, prompt, lessons.taught(n), (n.id,), "answer", weight)
+                yield Example(graph.problem.id, prompt, lessons.lesson_of(n), (n.id,), "answer", weight)
 
 
 def gold_rows(graphs: Iterable[Graph], lessons: Lessons) -> Iterator[Example]:
@@ -189,5 +189,5 @@ def mistake_trees(graphs: Iterable[Graph], decisions: Iterable[Decision], lesson
 def _completions(graph: Graph, ids: Sequence[str], lessons: Lessons) -> tuple[Completion, ...]:
     first: dict[str, str] = {}
     for i in ids:
-        first.setdefault(lessons.taught(graph.by_id[i]), i)
+        first.setdefault(lessons.lesson_of(graph.by_id[i]), i)
     return tuple(Completion(text, source) for text, source in first.items())

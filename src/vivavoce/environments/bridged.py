@@ -65,7 +65,7 @@ class Bridge:
         with self._lock:
             if self._process is None:
                 self._process = self._start()
-            return self._asked(self._process, what, value)
+            return self._ask_process(self._process, what, value)
 
     async def answer(self, what: str, value: Any) -> dict[str, Any]:
         """The same without blocking others."""
@@ -79,7 +79,11 @@ class Bridge:
 
     def _start(self) -> LineProcess:
         if not Path(self._python).is_file():
-            raise MissingDependency(f"there is no Python {self._python}", "task.python", "name the one of the package")
+            raise MissingDependency(
+                f"there is no Python {self._python}",
+                "task.python",
+                "give the Python of the environment that has the package",
+            )
         process = LineProcess([self._python, "-B", str(_FOLDER / f"{self.script}.py")], _KEPT, PYTHONHASHSEED="0")
         atexit.register(self.close)
         answer = self._reply_of(process, "begin", self._given)
@@ -89,7 +93,7 @@ class Bridge:
             raise MissingDependency(f"{self.script} cannot start: {answer.get('failed', 'it ended')}", "task", do)
         return process
 
-    def _asked(self, process: LineProcess, what: str, value: Any) -> dict[str, Any]:
+    def _ask_process(self, process: LineProcess, what: str, value: Any) -> dict[str, Any]:
         answer = self._reply_of(process, what, value)
         if not answer:
             self.close()
@@ -126,13 +130,13 @@ class Bridged:
     async def reset(self, task: str, seed: int) -> Observation:
         """Begin. Raises DataError if there is no such task, MissingDependency without the package."""
         self._done, self._score = [task, seed], None
-        return self._seen(await self._bridge.answer("reset", [self._episode, task, seed]))
+        return self._observe(await self._bridge.answer("reset", [self._episode, task, seed]))
 
     async def step(self, action: Action) -> Observation:
         """Say it to the environment."""
         text = spoken(action.text).strip()
         self._done.append(text)
-        return self._seen(await self._bridge.answer("step", [self._episode, text]))
+        return self._observe(await self._bridge.answer("step", [self._episode, text]))
 
     async def leave(self) -> None:
         """Let the package end an episode that a limit ended here."""
@@ -146,7 +150,7 @@ class Bridged:
         """Whether the score is high enough; None before the end, and if the package gives none."""
         return None if self._score is None else self._score >= self._right_from
 
-    def _seen(self, answer: Mapping[str, Any]) -> Observation:
+    def _observe(self, answer: Mapping[str, Any]) -> Observation:
         self._score = answer.get("score")
         return Observation(tuple(answer["messages"]), bool(answer["done"]))
 
@@ -169,12 +173,12 @@ class BridgedWithTools(Bridged):
         if not text and not calls:
             return Observation(({"role": "user", "content": "Error: nothing was said"},))
         self._done.append([text, calls])
-        return self._seen(await self._bridge.answer("step", [self._episode, text, calls]))
+        return self._observe(await self._bridge.answer("step", [self._episode, text, calls]))
 
-    def _seen(self, answer: Mapping[str, Any]) -> Observation:
+    def _observe(self, answer: Mapping[str, Any]) -> Observation:
         if "tools" in answer:
             self.tools = offered_tools(answer)
-        return super()._seen(answer)
+        return super()._observe(answer)
 
 
 def offered_tools(answer: Mapping[str, Any]) -> tuple[Tool, ...]:

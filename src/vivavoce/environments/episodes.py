@@ -10,7 +10,7 @@ from dataclasses import replace
 from vivavoce.agents import Agent
 from vivavoce.agents.call_text import read_calls
 from vivavoce.agents.journal import Journal
-from vivavoce.agents.replies import received
+from vivavoce.agents.replies import without_marks
 from vivavoce.environments.environment import (
     Action,
     Demonstrator,
@@ -49,7 +49,7 @@ async def play(
             return "no_action"
         return replace(read(answered.reply, environment.tools), call=answered.key, usage=answered.reply.usage)
 
-    return await _acted(environment, task, seed, agent.name, act)
+    return await _play_out(environment, task, seed, agent.name, act)
 
 
 async def reference(environment: Environment, task: str, seed: int) -> Episode:
@@ -57,27 +57,27 @@ async def reference(environment: Environment, task: str, seed: int) -> Episode:
 
     Raises TypeError if it shows none (:func:`shows`).
     """
-    if (shown := _shown(environment)) is None:
+    if (shown := _demonstration(environment)) is None:
         raise TypeError(f"{environment.name} shows no way")
 
     async def act(messages: Sequence[Message], step: int) -> Action | Ended:
         return read(Reply(shown()), environment.tools)
 
-    return await _acted(environment, task, seed, "reference", act)
+    return await _play_out(environment, task, seed, "reference", act)
 
 
 def shows(environment: Environment) -> bool:
     """Whether there are reference episodes of an environment."""
-    return _shown(environment) is not None
+    return _demonstration(environment) is not None
 
 
-def _shown(environment: Environment) -> Callable[[], str] | None:
+def _demonstration(environment: Environment) -> Callable[[], str] | None:
     if isinstance(environment, Guide):
         return lambda: environment.best()[0]
     return environment.demonstrate if isinstance(environment, Demonstrator) else None
 
 
-async def _acted(
+async def _play_out(
     environment: Environment,
     task: str,
     seed: int,
@@ -118,7 +118,7 @@ def read(reply: Reply, tools: Sequence[Tool]) -> Action:
     What the agent only thought is no part of the action. If one of the calls cannot be read or made, none is, and
     ``malformed`` says why.
     """
-    reply = received(reply)
+    reply = without_marks(reply)
     status: Status = "truncated" if reply.cut else "ok"
     known = {tool.name: tool for tool in tools}
     try:

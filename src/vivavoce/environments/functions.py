@@ -48,7 +48,7 @@ class Toolbox(Generic[World]):
         assert len(self._functions) == len(functions), "two functions have one name"
         self._arguments = {name: _arguments(function) for name, function in self._functions.items()}
         self.tools = tuple(
-            Tool(name, _documented(function)[0], _schema(self._arguments[name]))
+            Tool(name, _docs_of(function)[0], _schema(self._arguments[name]))
             for name, function in self._functions.items()
         )
 
@@ -118,19 +118,19 @@ class Functions(Generic[World]):
 
     async def step(self, action: Action) -> Observation:
         """Call the tools."""
-        messages = self._toolbox.answers(self._begun, action)
-        return Observation(messages, done=not messages or self._reached(self._begun))
+        messages = self._toolbox.answers(self._world_now, action)
+        return Observation(messages, done=not messages or self._reached(self._world_now))
 
     def state(self) -> Any:
         """The world as JSON: its fields, if it is an object."""
-        return to_jsonable_python(self._begun, fallback=vars)
+        return to_jsonable_python(self._world_now, fallback=vars)
 
     def succeeded(self) -> bool | None:
         """Whether the goal is reached."""
-        return self._reached(self._begun)
+        return self._reached(self._world_now)
 
     @property
-    def _begun(self) -> World:
+    def _world_now(self) -> World:
         assert self._world is not None, f"{self.name} was not reset"
         return self._world
 
@@ -149,7 +149,7 @@ def _arguments(function: Callable[..., Any]) -> type[BaseModel]:
     parameters, hints, descriptions = (
         inspect.signature(function).parameters,
         get_type_hints(function),
-        _documented(function)[1],
+        _docs_of(function)[1],
     )
     fields: dict[str, Any] = {}
     for name, field in _fields(function):
@@ -158,7 +158,7 @@ def _arguments(function: Callable[..., Any]) -> type[BaseModel]:
     return create_model(function.__name__, __config__=ConfigDict(extra="forbid"), **fields)
 
 
-def _documented(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
+def _docs_of(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     """The docstring's text on a function, and on each argument below ``Args:``."""
     text, _, below = (inspect.getdoc(function) or "").partition("\nArgs:\n")
     arguments: dict[str, str] = {}

@@ -71,7 +71,7 @@ class Gymnasium:
     ) -> None:
         self.name, self.limits = name, limits
         self._env, self._prompt, self._describe, self._reached, self._state = env, prompt, describe, reached, state
-        self._actions = _numbered(env, actions, name)
+        self._actions = _number_actions(env, actions, name)
         self.tools = (_act(list(self._actions)),) if self._actions else ()
 
     async def reset(self, task: str, seed: int) -> Observation:
@@ -87,7 +87,7 @@ class Gymnasium:
             text = spoken(action.text)
             if not self._env.action_space.contains(text):
                 return _observation("user", f"Error: that is no action; what can be said is {self._env.action_space}")
-            return _observation("user", self._acted(text), self._over)
+            return _observation("user", self._step_with(text), self._over)
         if action.malformed or not action.calls:
             return _observation("tool" if action.malformed else "user", f"Error: {action.malformed or 'call act'}")
         seen = list[Message]()
@@ -95,7 +95,7 @@ class Gymnasium:
             if self._over:
                 text = "Error: it is over"
             elif (named := call.arguments.get("action")) in self._actions:
-                text = self._acted(self._actions[named])
+                text = self._step_with(self._actions[named])
             else:
                 text = f"Error: there is no action {named!r}; there are {', '.join(self._actions)}"
             seen.append({"role": "tool", "content": text})
@@ -113,7 +113,7 @@ class Gymnasium:
     def _over(self) -> bool:
         return self._outcome.terminated or self._outcome.truncated
 
-    def _acted(self, action: Any) -> str:
+    def _step_with(self, action: Any) -> str:
         seen, reward, terminated, truncated, info = self._env.step(action)
         total = self._outcome.total + float(reward)
         self._outcome = StepResult(float(reward), total, terminated, truncated, info)
@@ -121,7 +121,7 @@ class Gymnasium:
         return self._describe(seen)
 
 
-def _numbered(env: Env[Any, Any], names: Sequence[str], where: str) -> dict[str, int]:
+def _number_actions(env: Env[Any, Any], names: Sequence[str], where: str) -> dict[str, int]:
     """Name to action of a discrete space; empty if actions are text."""
     try:
         from gymnasium.spaces import Discrete, Text

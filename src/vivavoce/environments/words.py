@@ -1,4 +1,4 @@
-"""Tools told in words, for agents whose backend has no form of its own for them.
+"""Tools described in the prompt, for agents whose backend has no form of its own for them.
 
 Everything that the agent reads is then in the messages, so that training shows the same. The form is that of the Hermes
 and Qwen models, whose chat templates write nearly the same.
@@ -51,7 +51,7 @@ class InWords:
         seen = await self.environment.step(action)
         added = [tool for tool in self.environment.tools if tool not in self.tools]
         self.tools = self.environment.tools
-        messages = _answered(seen.messages)
+        messages = _merge_answers(seen.messages)
         if added and messages:
             last: Message = {"role": "user", "content": f"{messages[-1]['content']}\n\n{told_of(added)}"}
             messages = (*messages[:-1], last)
@@ -74,11 +74,11 @@ def for_agent(environment: Environment, agent: Agent) -> Environment:
 def told_in_words(messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[Message, ...]:
     """The first messages of an episode with its tools, if there are any, at the end of the system message."""
     if not tools:
-        return _answered(messages)
+        return _merge_answers(messages)
     description = told_of(tools)
     if messages and messages[0]["role"] == "system":
         description, messages = f"{messages[0]['content']}\n\n{description}", messages[1:]
-    return {"role": "system", "content": description}, *_answered(messages)
+    return {"role": "system", "content": description}, *_merge_answers(messages)
 
 
 def offering(sampling: Sampling, environment: Environment, agent: Agent) -> Sampling:
@@ -98,7 +98,7 @@ def told_of(tools: Sequence[Tool]) -> str:
     )
 
 
-def _answered(messages: Sequence[Message]) -> tuple[Message, ...]:
+def _merge_answers(messages: Sequence[Message]) -> tuple[Message, ...]:
     """The messages, tools' answers in a row as one of a user."""
     messages_answered = list[Message]()
     joins = False

@@ -50,7 +50,7 @@ def kept_tests(path: Path, name: str) -> RunTests:
         outcomes = json.loads((path / OUTCOMES).read_text("utf-8"))
         arms = {
             arm: {
-                int(s): dict(zip(outcomes["questions"], map(_judged, outcomes["questions"], letters), strict=True))
+                int(s): dict(zip(outcomes["questions"], map(_judged_row, outcomes["questions"], letters), strict=True))
                 for s, letters in seeds.items()
             }
             for arm, seeds in outcomes["arms"].items()
@@ -62,11 +62,13 @@ def kept_tests(path: Path, name: str) -> RunTests:
         if all(one.is_file() for one in files.values()):
             arms[arm["name"]] = {s: {j.problem: j for j in read_records(one, Judged)} for s, one in files.items()}
     if not arms:
-        raise DataError("the run keeps no answers to test questions", str(path), f"`viva run {path}` writes them again")
+        raise DataError(
+            "the run keeps no answers to test questions", str(path), f"run `viva run {path}`, which writes them again"
+        )
     return RunTests(name, results, arms, {})
 
 
-def _judged(problem: str, letter: str) -> Judged:
+def _judged_row(problem: str, letter: str) -> Judged:
     status: Status = "error" if letter == "!" else "no_answer" if letter == "." else "ok"
     answer = None if letter in "!." else letter
     return Judged(problem, "", "", answer, letter == "1", status, Usage())
@@ -88,17 +90,17 @@ def across(runs: Sequence[RunTests], arms: Sequence[str] = (), statistics: Stati
             raise DataError(f"the run has no arm `{missing[0]}`", run.name, f"its arms are {there}")
     pairs = [pair for other in others for pair in _pairs(first, other, arms)]
     if not pairs:
-        raise DataError("no two arms of the runs have one name", ", ".join(r.name for r in runs), "name them by --arm")
+        raise DataError("the runs have no arm name in common", ", ".join(r.name for r in runs), "name them by --arm")
     wanted = dict.fromkeys(side for pair in pairs for side in pair)
     shared = [q for q in first.questions if all(q in set(run.questions) for run in others)]
     questions = {name: shared or run.questions for run in runs for name in wanted if name[0] == run.name}
     by_name = {run.name: run for run in runs}
     tested = {
-        _called(name): {s: [rows[q] for q in questions[name]] for s, rows in by_name[name[0]].arms[name[1]].items()}
+        _arm_label(name): {s: [rows[q] for q in questions[name]] for s, rows in by_name[name[0]].arms[name[1]].items()}
         for name in wanted
     }
-    facts = {_called(name): _fact(by_name[name[0]], name[1], _called(name)) for name in wanted}
-    named: list[Pair] = [(_called(a), _called(b)) for a, b in pairs]
+    facts = {_arm_label(name): _fact(by_name[name[0]], name[1], _arm_label(name)) for name in wanted}
+    named: list[Pair] = [(_arm_label(a), _arm_label(b)) for a, b in pairs]
     task = " and ".join(dict.fromkeys(str(run.results["task"]) for run in runs))
     if shared:
         table = compare_arms(task, tested, named, facts, statistics or Statistics(), first.clusters)
@@ -115,7 +117,7 @@ def _pairs(first: RunTests, other: RunTests, arms: Sequence[str]) -> list[tuple[
     return same_arms
 
 
-def _called(side: tuple[str, str]) -> str:
+def _arm_label(side: tuple[str, str]) -> str:
     return f"{side[0]}: {side[1]}"
 
 

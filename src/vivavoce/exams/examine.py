@@ -1,4 +1,4 @@
-"""A model sits a test: every question once, graded, with its tokens; and the same record for a committee's votes."""
+"""A model takes a test: every question once, graded, with its tokens; and the same record for a committee's votes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vivavoce.tasks import grade_of
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One test question: who answered what to it, whether that was right, and what it cost in tokens.
+    """The answer to one test question: its author, its text, its grade, and the tokens that it cost.
 
     A row says all that a table needs, so that none has to be joined to another file.
     """
@@ -45,7 +45,7 @@ class Judged:
 
 
 def of_arm(rows: Sequence[Judged], arm: str, seed: int, problems: Sequence[Problem] = ()) -> list[Judged]:
-    """The rows, saying whose they are; rows of an earlier version, which do not tell, with their ``problems``."""
+    """The rows with the name of their arm; rows of an earlier version, which have none, with their ``problems``."""
     by_id = {p.id: p for p in problems}
     own_rows = [row if row.arm else replace(row, arm=arm, seed=seed) for row in rows]
     return [
@@ -88,7 +88,9 @@ async def examine(
             )
         reply = answered.reply
         if reply is None:
-            judged = Judged(problem.id, problem.group, "", None, False, "error", Usage(), **_asked(problem, messages))
+            judged = Judged(
+                problem.id, problem.group, "", None, False, "error", Usage(), **_question_facts(problem, messages)
+            )
         else:
             grade = await grade_of(wording.task, problem, reply.text, reply.cut, stage)
             judged = Judged(
@@ -99,7 +101,7 @@ async def examine(
                 grade.correct,
                 grade.status,
                 reply.usage,
-                **_asked(problem, messages),
+                **_question_facts(problem, messages),
                 probability=wording.task.probability(reply.text, reply.tokens) if reply.tokens else None,
                 score=grade.score,
             )
@@ -109,7 +111,7 @@ async def examine(
     return list(await asyncio.gather(*map(one, problems)))
 
 
-def _asked(problem: Problem, messages: Sequence[Message]) -> dict[str, Any]:
+def _question_facts(problem: Problem, messages: Sequence[Message]) -> dict[str, Any]:
     return {"question": problem.question, "gold": problem.gold, "prompt": tuple(messages)}
 
 
@@ -131,9 +133,11 @@ def committee_answers(
                 n.correct,
                 n.status,
                 usage,
-                **_asked(p, g.asked(n) if n.prompt in g.prompts else ()),
+                **_question_facts(p, g.messages_of(n) if n.prompt in g.prompts else ()),
             )
             if n
-            else Judged(p.id, p.group, "", None, False, "error" if failed else "no_answer", usage, **_asked(p, ()))
+            else Judged(
+                p.id, p.group, "", None, False, "error" if failed else "no_answer", usage, **_question_facts(p, ())
+            )
         )
     return rows

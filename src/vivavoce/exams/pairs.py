@@ -53,7 +53,7 @@ def _pair(a: str, b: str, of_a: BySeed, of_b: BySeed, clusters: Clusters) -> dic
     both = [(seed, _of(of_a, seed), _of(of_b, seed)) for seed in dict.fromkeys([*of_a, *of_b])]
     tests = [{"seed": seed, **_test(x, y)} for seed, x, y in both]
     first = {k: v for k, v in tests[0].items() if k != "seed"}
-    pooled = _pooled([(x, y) for _, x, y in both], clusters)
+    pooled = _pool([(x, y) for _, x, y in both], clusters)
     return {"a": a, "b": b, **first, **({"seeds": tests} if len(tests) > 1 else {}), "pooled": pooled}
 
 
@@ -61,7 +61,7 @@ def _of(rows: BySeed, seed: int) -> Sequence[Judged]:
     return rows.get(seed) or next(iter(rows.values()))
 
 
-def _pooled(seeds: Sequence[tuple[Sequence[Judged], Sequence[Judged]]], clusters: Clusters) -> dict[str, Any]:
+def _pool(seeds: Sequence[tuple[Sequence[Judged], Sequence[Judged]]], clusters: Clusters) -> dict[str, Any]:
     """One comparison over all seeds; the spread of the gain over seeds beside it."""
     totals: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
     for of_a, of_b in seeds:
@@ -73,7 +73,7 @@ def _pooled(seeds: Sequence[tuple[Sequence[Judged], Sequence[Judged]]], clusters
     all_a, all_b = ([j for pair in seeds for j in pair[k]] for k in (0, 1))
     spread = mean_sd([_right(of_b) / len(of_b) - _right(of_a) / len(of_a) for of_a, of_b in seeds])
     return {
-        **_counted(all_a, all_b),
+        **_count(all_a, all_b),
         "interval95": [round(end, 6) for end in gain.interval],
         "p": gain.p,
         "detectable": None if gain.detectable is None else round(gain.detectable, 6),
@@ -85,10 +85,10 @@ def _pooled(seeds: Sequence[tuple[Sequence[Judged], Sequence[Judged]]], clusters
 
 def _test(a: Sequence[Judged], b: Sequence[Judged]) -> dict[str, Any]:
     assert [j.problem for j in a] == [j.problem for j in b], "paired tests need the same questions in the same order"
-    return {"p": mcnemar([bool(j.correct) for j in a], [bool(j.correct) for j in b]).p, **_counted(a, b)}
+    return {"p": mcnemar([bool(j.correct) for j in a], [bool(j.correct) for j in b]).p, **_count(a, b)}
 
 
-def _counted(a: Sequence[Judged], b: Sequence[Judged]) -> dict[str, Any]:
+def _count(a: Sequence[Judged], b: Sequence[Judged]) -> dict[str, Any]:
     """Answers that only one of two arms got right, and what that is of all."""
     both = [(bool(x.correct), bool(y.correct)) for x, y in zip(a, b, strict=True)]
     a_only, b_only, right = both.count((True, False)), both.count((False, True)), _right(a)

@@ -1,6 +1,6 @@
 """The interaction graph of one problem: content-addressed nodes in the order in which the protocol asked for them.
 
-A graph is never changed: :meth:`Graph.extended` gives a new one that holds more. Edges *are* ``Node.parents`` (the
+A graph is never changed: :meth:`Graph.with_nodes` gives a new one that holds more. Edges *are* ``Node.parents`` (the
 nodes whose text the prompt prints) and ``Node.target`` (what a critique is about); everything else here is a reading.
 The graph also holds every prompt, so that what an agent read is looked up and never guessed.
 """
@@ -62,7 +62,7 @@ class Graph:
 
     @property
     def agents(self) -> tuple[str, ...]:
-        """Names of all who spoke, in order of first word."""
+        """Names of all agents that wrote a text, in the order of their first."""
         return tuple(dict.fromkeys(n.agent for n in self.nodes))
 
     def answers(self, round: int | None = None, agents: Iterable[str] | None = None) -> list[Node]:
@@ -87,7 +87,7 @@ class Graph:
         reflection = next((n for n in notes if n.kind == "reflection"), None)
         return reflection, [n for n in notes if n.kind == "critique"]
 
-    def asked(self, n: Node) -> list[Message]:
+    def messages_of(self, n: Node) -> list[Message]:
         """The messages that a node was asked with. Raises DataError if the graph does not hold them."""
         return self.prompt_of(n).chat
 
@@ -97,8 +97,8 @@ class Graph:
             raise DataError(
                 f"the graph does not hold the prompt of {n.kind} {n.id}",
                 f"problem {self.problem.id}",
-                "earlier versions and imports write none; run the recipe again in the same folder: nothing is paid "
-                "twice",
+                "earlier versions and imports do not write prompts; run the recipe again in the same "
+                "folder, which pays for no call twice",
             )
         return self.prompts[n.prompt]
 
@@ -106,7 +106,7 @@ class Graph:
         """Calls that failed for good."""
         return [n for n in self.nodes if n.status == "error"]
 
-    def unjudged(self) -> list[Node]:
+    def unjudged_answers(self) -> list[Node]:
         """Answers of which no judge gave a verdict that can be read."""
         return [n for n in self.nodes if n.status == "unjudged"]
 
@@ -126,7 +126,7 @@ class Graph:
                     changes.append((after.agent, r, ("R" if b.correct else "W") + ("R" if after.correct else "W")))
         return changes
 
-    def extended(self, nodes: Iterable[Node]) -> Graph:
+    def with_nodes(self, nodes: Iterable[Node]) -> Graph:
         """The graph with more nodes; those that it already holds are not doubled."""
         new = {n.id: n for n in nodes if n.id not in self.by_id}
         return Graph(self.problem, (*self.nodes, *new.values()), self.stopped, self.oracle_roles, self.prompts)
@@ -268,6 +268,10 @@ def graph_of(line: str | bytes, where: str) -> Graph:
     try:
         return _LINE.validate_json(line).graph()
     except ValidationError as e:
-        raise DataError(f"not a graph: {e.errors()[0]['msg']}", where, "was the file cut or edited?") from e
+        raise DataError(
+            f"not a graph: {e.errors()[0]['msg']}", where, "check whether the file was cut or edited"
+        ) from e
     except (IndexError, TypeError, ValueError) as e:
-        raise DataError("not a graph: a prompt names a text that is not there", where, "was the file edited?") from e
+        raise DataError(
+            "not a graph: a prompt names a text that the file does not hold", where, "check whether the file was edited"
+        ) from e

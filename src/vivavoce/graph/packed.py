@@ -48,7 +48,9 @@ def unpack(line: bytes, where: str) -> bytes:
     try:
         return gzip.decompress(line)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"the line cannot be unpacked: {error}", where, "was the file cut or edited?") from error
+        raise DataError(
+            f"the line cannot be unpacked: {error}", where, "check whether the file was cut or edited"
+        ) from error
 
 
 def is_packed(path: Path) -> bool:

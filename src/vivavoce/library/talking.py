@@ -103,7 +103,7 @@ class Graphs(Records[Graph]):
         """One row for each text, with its question, its prompt, and whether it was right."""
         for g in self:
             for n in g.nodes:
-                prompt = g.asked(n) if n.prompt in g.prompts else []
+                prompt = g.messages_of(n) if n.prompt in g.prompts else []
                 question = {"question": g.problem.question, "gold": g.problem.gold, "group": g.problem.group}
                 yield {**question, **asdict(n), "prompt": "\n\n".join(m["content"] for m in prompt)}
 
@@ -148,7 +148,7 @@ async def debate(
     """
     grader = task or (questions if not isinstance(questions, Sequence) else None)
     if grader is None:
-        raise RecipeError("problems alone do not say who grades them", "task", "give task=vv.task(…)")
+        raise RecipeError("problems alone do not say how they are graded", "task", "give task=vv.task(…)")
     problems = questions if isinstance(questions, Sequence) else questions.problems(split)
     page = open_protocol(protocol)
     keys = {"prompts": _prompts(grader, page.Options.templates), **options, "protocol": protocol}

@@ -15,7 +15,7 @@ from vivavoce.data.rules import ExampleRules, TreeRules
 from vivavoce.data.states import Supervision
 from vivavoce.data.states import states as states_of
 from vivavoce.data.trees import Grower, preference_trees
-from vivavoce.data.two_task import Lessons, chosen, feedback_rows, rationale_rows
+from vivavoce.data.two_task import Lessons, choose_items, feedback_rows, rationale_rows
 from vivavoce.errors import RecipeError
 from vivavoce.library.running import Run, here
 from vivavoce.library.tables import Records
@@ -69,7 +69,7 @@ def examples(
     """
     if isinstance(graphs.wording.options, ReviewOptions):
         lessons, accepted = Lessons(graphs.wording, graphs.student), accept or AcceptRules(answer_check=True)
-        learnt = chosen(list(graphs), "mistakes", lessons, graphs.seed)
+        learnt = choose_items(list(graphs), "mistakes", lessons, graphs.seed)
         rationales = rationale_rows(learnt, decide(learnt, accepted, graphs.seed), lessons)
         return Examples([*feedback_rows(graphs, lessons), *rationales])
     take = plugins.check(ExampleRules, rules, "examples")
@@ -102,17 +102,17 @@ def states(graphs: Graphs, scorers: Sequence[Speaker] | None = None, **rules: An
 
 def sft(model: str | Path | Student, rows: Sequence[Example], **keys: Any) -> Student:
     """Fine-tune a model on supervised rows (keys of ``sft:``, and ``run``, ``out``, ``seed``)."""
-    return _trained("sft", SFTSettings, model, rows, **keys)
+    return _train_once("sft", SFTSettings, model, rows, **keys)
 
 
 def tree_dpo(model: str | Path | Student, rows: Sequence[Tree], **keys: Any) -> Student:
     """T-DPO on preference trees (keys of ``dpo:``, and ``run``, ``out``, ``seed``)."""
-    return _trained("tree_dpo", TreeDPOSettings, model, rows, **keys)
+    return _train_once("tree_dpo", TreeDPOSettings, model, rows, **keys)
 
 
 def two_task(model: str | Path | Student, rows: Sequence[Example], **keys: Any) -> Student:
     """Train on feedback and rationales at once (keys of ``two_task:``, and ``run``, ``out``, ``seed``)."""
-    return _trained("two_task", TwoTaskSettings, model, rows, **keys)
+    return _train_once("two_task", TwoTaskSettings, model, rows, **keys)
 
 
 def on_policy(model: str | Path | Student, rows: States, **keys: Any) -> Student:
@@ -120,10 +120,10 @@ def on_policy(model: str | Path | Student, rows: States, **keys: Any) -> Student
     scorers = tuple(local_scorer(speaker.name, speaker.options) for speaker in rows.scorers)
     never, as_end = rows.silent
     settings = {"scorers": scorers, "never": never, "as_end": as_end, **keys}
-    return _trained("on_policy", OnPolicySettings, model, rows, **settings)
+    return _train_once("on_policy", OnPolicySettings, model, rows, **settings)
 
 
-def _trained(
+def _train_once(
     name: str,
     settings: type[Settings],
     model: str | Path | Student,
@@ -136,7 +136,7 @@ def _trained(
     """Train once. The same model on the same rows with the same settings, in the same run, is read back."""
     checked = plugins.check(settings, keys, name)
     if not len(rows):
-        raise RecipeError("there are no rows to learn from", name, "were there right answers?")
+        raise RecipeError("there are no rows to learn from", name, "check whether the debates hold right answers")
     start = folder(str(model))
     if out is None:
         made_of = [str(start), [to_json(row) for row in rows], checked.model_dump(mode="json"), seed]

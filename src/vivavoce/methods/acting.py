@@ -99,11 +99,11 @@ class ActingSession(DistilSession):
 
                 played = list(await asyncio.gather(*map(one, problems)))
             await agent.aclose()
-            if failed := sum(map(_cut_off, played)):
-                say(f"{failed} episodes ended because a call failed for good (viva run --retry-failed plays on)")
+            if failed := sum(map(_is_cut_off, played)):
+                say(f"{failed} episodes ended because a call failed for good (viva run --retry-failed continues them)")
             return played
 
-        return list(await kept_rows(self.run, path, depends, Episode, _cut_off, ask))
+        return list(await kept_rows(self.run, path, depends, Episode, _is_cut_off, ask))
 
     async def references(self, problems: Sequence[Problem], seed: int) -> list[Episode]:
         """The environment's own episodes, as the student would read them. Raises RecipeError if it shows none."""
@@ -176,7 +176,7 @@ class ActingSession(DistilSession):
     ) -> tuple[Path, OnPolicySettings]:
         """The states of an arm, written into the run, and how to train on them."""
         scorers = list(self.scorers if arm.scorers is None else arm.scorers)
-        wording = self._worded(arm.table.rules(self.rules))
+        wording = self._wording_of(arm.table.rules(self.rules))
         rows, counts = step_states(seen, graphs, arm, scorers, wording, self.recipe.seed)
         self.supervision[name] = {**counts.facts(), "visits": sum(len(v.actions) or 1 for v in seen)}
         self._enough(name, counts, len(seen), options, arm)
@@ -209,7 +209,7 @@ class ActingSession(DistilSession):
             of_arm[seed] = episodes = await self.play(
                 f"{stage} {arm}-{seed}", model, problems, self._exam_sampling, self.recipe.seed, task
             )
-        return [_judged(p, e) for p, e in zip(problems, episodes, strict=True)]
+        return [_judged_episode(p, e) for p, e in zip(problems, episodes, strict=True)]
 
     def depths(self) -> dict[str, dict[str, Any]]:
         """Errors of each arm, over all seeds: actions that were not best by their place in the episode, after a best
@@ -241,15 +241,15 @@ class ActingSession(DistilSession):
         return spreads
 
 
-def _cut_off(episode: Episode) -> bool:
+def _is_cut_off(episode: Episode) -> bool:
     """Whether a call failed for good that would have been its next action."""
     return episode.ended == "no_action"
 
 
-def _judged(problem: Problem, episode: Episode) -> Judged:
+def _judged_episode(problem: Problem, episode: Episode) -> Judged:
     usage = sum((s.action.usage for s in episode.steps), Usage())
     text = "\n".join(m["content"] for m, acted in episode.masked() if acted)
-    status = "error" if _cut_off(episode) else "ok"
+    status = "error" if _is_cut_off(episode) else "ok"
     return Judged(
         problem.id,
         problem.group,

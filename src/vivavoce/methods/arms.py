@@ -71,7 +71,7 @@ def by_name(
         if base not in known:
             raise Misplaced(f"unknown arm `{base}`; there are {', '.join([*each, *standard, *own])}", "arms", i)
         for one in known[base]:
-            options = _changed(one.options, changes, i) if at else one.options
+            options = _change(one.options, changes, i) if at else one.options
             listed[f"{one.name}{at}{changes}"] = ListedArm(
                 f"{one.name}{at}{changes}", one.base, one.teacher, changes, options
             )
@@ -102,7 +102,7 @@ async def after_what_they_need(
     return dict(zip(needs, await together(*map(one, needs)), strict=True))
 
 
-def _changed(arm: A, changes: str, place: int) -> A:
+def _change(arm: A, changes: str, place: int) -> A:
     values = arm.model_dump()
     for change in changes.split(","):
         try:

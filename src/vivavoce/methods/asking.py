@@ -29,19 +29,19 @@ async def kept_graphs(run: Run, stage: str, depends: Sequence[Any], problems: Se
     path = graph_file(run.path, stage)
     if run.cached(path, depends) or run.cached(path, capped):
         graphs = stored_graphs(path)
-        if whole(run, graphs, lambda g: g.failures() or g.unjudged()):
+        if whole(run, graphs, lambda g: g.failures() or g.unjudged_answers()):
             return graphs
     with run.counting(f"{stage} questions", len(problems)) as advance:
         made = await ask(lambda graph: advance(cost=run.cost(graph)))
     short = failed = unjudged = 0
     for g in made:
-        short, failed, unjudged = short + g.cut_short, failed + len(g.failures()), unjudged + len(g.unjudged())
+        short, failed, unjudged = short + g.cut_short, failed + len(g.failures()), unjudged + len(g.unjudged_answers())
     if short:
         say(f"{short} of {len(made)} questions ended early at the cap of a question (budget.question)")
     if failed:
-        say(f"{failed} calls failed for good; their agents are absent there (viva run --retry-failed asks again)")
+        say(f"{failed} calls failed for good; their agents are missing there (viva run --retry-failed asks again)")
     if unjudged:
-        say(f"{unjudged} answers have no verdict that can be read, and teach nothing (viva judges RUN tells more)")
+        say(f"{unjudged} answers have no readable verdict and are not learnt from (viva judges RUN shows more)")
     run.track(f"debate/{stage}", {"questions": len(made), "failed_calls": failed, "unjudged": unjudged}, 0)
     for n, figures in enumerate(by_round(made)):
         run.track(f"debate/{stage}", figures, n)

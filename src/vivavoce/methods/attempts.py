@@ -48,7 +48,7 @@ async def attempt(
                 )
             )
     return [
-        g.extended(
+        g.with_nodes(
             node(
                 "answer",
                 g.problem.id,

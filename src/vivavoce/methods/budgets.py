@@ -79,10 +79,10 @@ class _Questions:
         if not self._problems or not count.exact:
             return []
         if (count, room) not in self._over:
-            self._over[count, room] = self._counted(count, room)
+            self._over[count, room] = self._count_long(count, room)
         return self._over[count, room]
 
-    def _counted(self, count: TokenCount, room: int) -> list[int]:
+    def _count_long(self, count: TokenCount, room: int) -> list[int]:
         # No token spells less than a byte, so most need no tokenizer.
         frame = count.messages([{**m, "content": "x"} for m in self._plain(self._problems[0])]) + 2
         long = [p for p, size in zip(self._problems, self._bytes, strict=True) if size + frame > room]
@@ -125,12 +125,12 @@ def budgets(
     if dpo and isinstance(trees, TreeRules) and trees.context != "none" and trees.context_budget >= dpo.max_length:
         message = f"trees.context_budget is {trees.context_budget:,} and dpo.max_length {dpo.max_length:,}"
         do = "lower the first or raise the second: longer rows are left out"
-        yield Fit("warning", "trees.context_budget", f"{message}: what the others said leaves an answer no room", do)
+        yield Fit("warning", "trees.context_budget", f"{message}: the others' texts leave no room for an answer", do)
     shown: int = getattr(recipe.rules, "context_tokens", None) or 0
     for spec in recipe.agents if shown else ():
         if (limit := _takes(spec)) and shown + spec.max_new_tokens >= limit.tokens:
             message = f"debate.context_tokens is {shown:,} and {spec.name}.max_new_tokens {spec.max_new_tokens:,}"
-            do = "lower one of the two: such calls would fail or be cut"
+            do = "lower one of the two: otherwise such calls fail or are cut"
             yield Fit("warning", "debate.context_tokens", f"{message}, but {limit.text}", do)
 
 
@@ -220,7 +220,7 @@ def _room(
         return
     level = "failed" if len(over) > (1 - ENOUGH) * len(questions) else "warning"
     message = f"{limit.text}, {key} is {new:,}, and {len(over):,} of {len(questions):,} questions{of} have up to"
-    do = f"lower {key}, take a model that reads more, or leave long questions out"
+    do = f"lower {key}, use a model with a longer context, or leave long questions out"
     yield Fit(level, what, f"{message} {max(over):,} tokens", do)
 
 
@@ -241,7 +241,7 @@ def _on_policy(
         takes = _takes(spec)
         if takes and (over := questions.over(TokenCount(spec), takes.tokens - opd.max_new_tokens)):
             message = f"scorer {takes.text}, {new}, and {len(over):,} of {len(questions):,} questions have up to"
-            do = "lower opd.max_new_tokens, or take a scorer that reads more"
+            do = "lower opd.max_new_tokens, or use a scorer with a longer context"
             yield Fit("failed", "opd.max_new_tokens", f"{message} {max(over):,} tokens", do)
 
 
@@ -255,7 +255,7 @@ def _rows(
         message = (
             f"{limit.text}, and {len(over):,} of {len(questions):,} questions alone have up to {max(over):,} tokens"
         )
-        yield Fit(level, key, message, f"raise {key}, or take a student that reads more: such rows are left out")
+        yield Fit(level, key, message, f"raise {key}, or use a student with a longer context: such rows are left out")
     elif over := questions.over(count, limit.tokens - longest):
         longest_answer = f"{longest:,} tokens ({longest_of})"
         message = f"{limit.text}, and answers may have {longest_answer} after up to {max(over):,} of a question"

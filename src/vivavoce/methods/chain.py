@@ -45,7 +45,9 @@ class Stage(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     method: str = Field(description="a file of vivavoce/methods, or a path to one")
-    name: str = Field(default="", pattern=r"^(\w[\w-]*)?$", description="of the stage; the method's unless it is given")
+    name: str = Field(
+        default="", pattern=r"^(\w[\w-]*)?$", description="name of the stage; default: that of its method"
+    )
     start: str | None = Field(
         default=None,
         description="the arm to start from: one of the stage before, STAGE.ARM of any before, or student; the first "
@@ -75,7 +77,7 @@ class Options(Recipe):
         for i, stage in enumerate(self.stages):
             own = dict(stage.model_extra or {})
             if twice := next((key for key in own if key in _OF_THE_WHOLE), None):
-                raise Misplaced(f"`{twice}` is the same in all stages: it stands in the chain", "stages", i, twice)
+                raise Misplaced(f"`{twice}` is the same in all stages: write it in the chain", "stages", i, twice)
             if stage.called in recipes:
                 raise Misplaced(f"two stages are called `{stage.called}`: give one a `name`", "stages", i)
             model = _model(stage, i)
@@ -198,7 +200,7 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
     for i, ((name, part), start) in enumerate(zip(recipe.parts.items(), recipe.starts(), strict=True)):
         method = _method(recipe.stages[i], i)
         if i and start not in so_far.students:
-            do = "see what was said of it above, or start from another arm"
+            do = "read the message about it above, or start from another arm"
             raise RecipeError(f"arm `{start}` was left out, and stage `{name}` starts from it", f"stages.{i}.start", do)
         async with method.opened(part, run.part(name, part), so_far.students.get(start)) as s:
             await so_far.add(name, start, s, part, await method.learn(s, part))
@@ -234,13 +236,13 @@ def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     for i, (name, part) in enumerate(recipe.parts.items()):
         for line in _method(recipe.stages[i], i).plan(part, measured and measured.of(name)):
             if i and line.stage in sizes:  # the student that a later stage begins with was tested by the one before
-                line = _scaled(line, 1 - sizes[line.stage] / max(1, line.calls.most))
+                line = _scale(line, 1 - sizes[line.stage] / max(1, line.calls.most))
             if line.calls.most:
                 lines.append(replace(line, stage=f"{name}/{line.stage}"))
     return lines
 
 
-def _scaled(line: Planned, share: float) -> Planned:
+def _scale(line: Planned, share: float) -> Planned:
     """A share of a line of the plan."""
 
     def part(span: Span) -> Span:

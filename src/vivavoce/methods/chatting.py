@@ -1,4 +1,4 @@
-"""A talk with a student. Questions are put as its run put them in tests, unless other words are wished."""
+"""A conversation with a student. Its prompts are those of its run's tests, unless the user wants others."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ class Chat:
 
         Raises AgentError ``overlong`` if the talk no longer fits its context; RecipeError if it cannot be loaded.
         """
-        messages_now = self._asked(text)
+        messages_now = self._messages_of(text)
         messages = [*self._system, *self.history, *messages_now] if self.history else [*self._system, *messages_now]
         self._turn += 1
         reply = await self._agent.reply(messages, self._sampling, seed_of(0, "chat", self._turn))
         self.history = [*self.history, *messages_now, {"role": "assistant", "content": reply.text}]
         return reply
 
-    def _asked(self, text: str) -> list[Message]:
+    def _messages_of(self, text: str) -> list[Message]:
         if self._wording is None:
             return [{"role": "user", "content": text}]
         messages = self._wording.plain(Problem("chat", text, ""))

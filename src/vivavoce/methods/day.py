@@ -1,4 +1,4 @@
-"""The day that local models are told.
+"""The date that chat templates of local models print: one day for the whole run.
 
 Some chat templates write today's date into every prompt (Llama 3.1, Granite 3, gpt-oss). A run that goes on after
 midnight would ask and train with other prompts than it began with. All of a run's prompts therefore hold the day on
@@ -43,7 +43,7 @@ def with_day(spec: AgentSpec, day: str) -> AgentSpec:
     ``date_string`` (Llama 3.2).
     """
     if spec.backend == "vllm":
-        return _served(spec, day)
+        return _set_day(spec, day)
     if spec.backend != "hf_local":
         return spec
     arguments = dict(spec.options.get("chat_template_kwargs") or {})
@@ -55,7 +55,7 @@ def with_day(spec: AgentSpec, day: str) -> AgentSpec:
     return spec.model_copy(update={"chat_template_kwargs": {DAY: day, **arguments}})
 
 
-def _served(spec: AgentSpec, day: str) -> AgentSpec:
+def _set_day(spec: AgentSpec, day: str) -> AgentSpec:
     name = str(spec.options.get("tokenizer") or spec.options.get("model") or "")
     arguments = dict(spec.options.get("chat_template_kwargs") or {})
     folder = local_folder(spec.model_copy(update={"backend": "hf_local", "model": name}))

@@ -118,7 +118,7 @@ class Options(DistilRecipe):
             if _other(of) is not None:
                 raise ValueError(f"{what}, which itself goes by another arm: name one that makes the usual updates")
             if isinstance(arm, OnPolicyArm) and (not isinstance(of, OnPolicyArm) or of.sees_action):
-                raise ValueError(f"{what}, which is no arm whose tokens are counted: name an on-policy one")
+                raise ValueError(f"{what}, whose tokens are not counted: name an on-policy one")
         return self
 
     @property
@@ -187,7 +187,7 @@ class _School:
                 short = settings.model_copy(update={"max_steps": min(_PACE, self._updates)})
                 pace = await s.train({f"{name}.pace": (start, rows, short)}, recipe.seeds[:1])
                 other = str(way.tokens_of)
-                spent = sum(self._spent(other, students[other]).values())
+                spent = sum(self._teacher_tokens(other, students[other]).values())
                 settings = s.until_tokens(settings, pace[f"{name}.pace"], spent)
             elif isinstance(way, ImitationArm):
                 pace = await s.train({f"{name}.pace": plans[name]})
@@ -199,12 +199,12 @@ class _School:
         """The tokens that the teachers of each on-policy arm read and wrote, and its updates."""
         seed = self.recipe.seeds[0]
         return {
-            name: {**self._spent(name, students[name]), "updates": students[name].result(seed)["steps"]}
+            name: {**self._teacher_tokens(name, students[name]), "updates": students[name].result(seed)["steps"]}
             for name, way in self.ways.items()
             if isinstance(way, OnPolicyArm) and not way.sees_action
         }
 
-    def _spent(self, name: str, trained: Trained) -> dict[str, int]:
+    def _teacher_tokens(self, name: str, trained: Trained) -> dict[str, int]:
         way = self.ways[name]
         assert isinstance(way, OnPolicyArm), name
         return self.s.teacher_tokens(way, self.graphs[way.table], trained)
@@ -222,7 +222,7 @@ class _School:
         if isinstance(way, PreferenceArm):
             rows = await s.pairs(name, way, self.graphs[USUAL], start)
             if not all(path.stat().st_size for path in rows.values()):
-                say(f"left out, for want of answers of the student's on both sides: {name}")
+                say(f"left out, because the student has no preferred or no rejected answers: {name}")
                 return None
             return start, rows, s.as_many_pairs(recipe.dpo or TreeDPOSettings(), recipe.opd)
         problems = s.task.problems("train")
@@ -282,7 +282,7 @@ async def value(recipe: Options, run: Run) -> dict[str, Any]:
 async def pilot(recipe: Options, run: Run, questions: int) -> None:
     """Ask some questions as a run would, so that a plan can use it. The run pays for none of them again."""
     async with opened(recipe, run) as s:
-        await s.debate(s.drawn("train", questions))
+        await s.debate(s.draw_questions("train", questions))
         await s.examine({"student": s.start}, questions)
 
 

@@ -121,16 +121,18 @@ class Options(Recipe):
         check_looks(self.looks, self.students)
         for name, one in self.needed.items():
             if unknown := [t for t in one.options.teachers or () if t not in there]:
-                raise ValueError(f"arm `{name}` names `{unknown[0]}`, who is no teacher; there are {', '.join(there)}")
+                raise ValueError(
+                    f"arm `{name}` names `{unknown[0]}`, which is not a teacher; the teachers are {', '.join(there)}"
+                )
             check(name, one.options, self)
             if (other := one.options.seconds_of) is not None and self.needed[
                 str(one.options.start)
             ].options.learn != "answers":
                 raise ValueError(
-                    f"arm `{name}` takes as long as `{other}` by the pace of `{one.options.start}`, which is no SFT"
+                    f"arm `{name}` takes as long as `{other}` by the pace of `{one.options.start}`, which is not SFT"
                 )
             if (other := one.options.as_long_as) is not None and self.needed[other].options.learn != "trees":
-                raise ValueError(f"arm `{name}` takes as long as `{other}`, which is no arm of T-DPO")
+                raise ValueError(f"arm `{name}` takes as long as `{other}`, which is not an arm of T-DPO")
         return self
 
 
@@ -145,9 +147,9 @@ async def learn(s: DebateSession, recipe: Options) -> Learnt:
         return {}
 
     # What a student goes through is one thing after another and fills no two cores: seeds are trained side by side.
-    trained = Trained.merged(await together(*map(school.teach, recipe.seeds), examined()))
+    trained = Trained.merge(await together(*map(school.teach, recipe.seeds), examined()))
     if not trained:
-        do = "were there right answers (and for trees, wrong ones too)? see `viva graph show`"
+        do = "look with `viva graph show`: rows need right answers, and trees need wrong ones too"
         raise RecipeError("no arm of the run has anything to learn from", str(s.run.path / "data"), do)
     students = {"student": s.start} | {name: trained[name] for name in recipe.wanted if name in trained}
     arms = {
@@ -217,7 +219,7 @@ class _School:
     @cached_property
     def rows(self) -> dict[str, Path]:
         """Rows of the arms that learn answers or graphs, without those that have none."""
-        make = {"answers": self._right, "graphs": self._discussed}
+        make = {"answers": self._right, "graphs": self._discussions}
         made = {
             name: make[one.options.learn](name, one.options)
             for name, one in self.arms.items()
@@ -230,7 +232,7 @@ class _School:
         teachers = arm.teachers or s.everyone
         return s.rows(name, examples(self.graphs(arm), take, teachers, s.wording, s.student))
 
-    def _discussed(self, name: str, arm: ReflectArm) -> Path:
+    def _discussions(self, name: str, arm: ReflectArm) -> Path:
         return self.s.rows(name, interactions(self.graphs(arm), arm.teachers or self.s.teachers, self.s.wording))
 
     async def teach(self, seed: int) -> dict[str, Trained]:
@@ -257,7 +259,7 @@ class _School:
         start = self.s.start if arm.start is None else before[arm.start]
         if start is None:
             if seed == self.recipe.seeds[0]:
-                say(f"left out, for it starts from {arm.start}: {name}")
+                say(f"left out, because it starts from {arm.start}, which was not trained: {name}")
             return None
         if arm.learn != "trees":
             settings = (
@@ -268,7 +270,7 @@ class _School:
             return None if name not in self.rows or settings is None else (start, self.rows[name], settings)
         trees = await self._trees_of(name, arm, start, seed)
         if not trees.stat().st_size:
-            say(f"left out, for want of trees of right and wrong answers: {name}, seed {seed}")
+            say(f"left out, because there are no trees of right and wrong answers: {name}, seed {seed}")
             return None
         return start, trees, changed_section(self.recipe.dpo, arm.dpo)
 
@@ -312,9 +314,9 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
     """Ask some questions as a run would, so that a plan can use it. The run pays for none of them again."""
     async with opened(recipe, run) as s:
         for stage, rules in recipe.held.items():
-            await s.debate(s.drawn("train", questions), stage, rules)
+            await s.debate(s.draw_questions("train", questions), stage, rules)
         if recipe.test.committee:
-            await s.debate_test(s.drawn("test", questions))
+            await s.debate_test(s.draw_questions("test", questions))
         await s.examine({"student": s.start}, questions)
 
 

@@ -1,4 +1,4 @@
-"""Whether the devices that are there go with how a recipe trains its students: known before anything is asked."""
+"""Checks, before any call, that the devices fit the way in which a recipe trains its students."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def check_devices(recipe: Recipe, gpus: Sequence[str] | None = None) -> None:
     for where, settings in trained_how(recipe):
         settings.need_packages()
         if settings.quantise and not settings.lora:
-            what = "weights in 4 bits are not trained, an adapter beside them is"
+            what = "weights in 4 bits cannot be trained, only an adapter beside them"
             raise RecipeError(what, f"{where}.lora", "keep lora, or set the student's quantise to null")
         if settings.quantise and devices.fsdp:
             what = "weights in 4 bits are not shared among processes"
             raise RecipeError(what, "train.fsdp", "set it to false, or quantise to null")
         if settings.quantise and recipe.student.options.get("serve") and isinstance(settings, OnPolicyOptions):
-            what = "an engine serves the student's whole weights, and it is to learn beside weights in 4 bits"
+            what = "an engine serves the student's whole weights, but the student would learn beside weights in 4 bits"
             raise RecipeError(what, f"{where}.quantise", "leave out the student's `serve`, or set quantise to null")
         states = getattr(settings, "states_per_step", None)
         if states is not None and states < (devices.processes or 1):
@@ -41,7 +41,7 @@ def check_devices(recipe: Recipe, gpus: Sequence[str] | None = None) -> None:
             what = "weights cannot be shared among processes if every answer has a row of its own"
             raise RecipeError(what, f"{where}.attention", "set it to auto, or train.fsdp to false")
     if devices.fsdp and any(line.kind == "MAGDi" for line in _trainings(recipe)):
-        what = "what reads the student in MAGDi cannot be shared among processes"
+        what = "the graph encoder of MAGDi cannot be shared among processes"
         raise RecipeError(what, "train.fsdp", "set it to false, or leave out the arm magdi")
 
 

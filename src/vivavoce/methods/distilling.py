@@ -54,12 +54,13 @@ class DistilRecipe(Recipe):
 
     scorers: list[AgentSpec] | None = Field(
         default=None,
-        description="models that go over the student's tokens, local ones or on a vLLM server; None: such teachers",
+        description="models that score the student's tokens, local ones or on a "
+        "vLLM server; None: the teachers that can",
     )
     debate_seed: int | None = Field(
         default=None,
-        description="draws what is said in the debates on the student's states, and nothing else: another one is "
-        "another debate for the same students and tests; None: the recipe's seed",
+        description="seed of the debates on the student's states alone: another seed gives other debates for the same "
+        "students and tests; None: the recipe's seed",
     )
 
     @property
@@ -80,11 +81,11 @@ class DistilRecipe(Recipe):
             routed = [one for names in arm.route.values() for one in names]
             named = [*arm.prior, *arm.inflated, *routed, *(arm.shown_to or ()), *(arm.scorers or ())]
             if unknown := [one for one in named if one not in scoring]:
-                raise ValueError(f"arm `{name}`: `{unknown[0]}` does not score; there are {', '.join(scoring)}")
+                raise ValueError(f"arm `{name}`: `{unknown[0]}` does not score; the scorers are {', '.join(scoring)}")
             if unknown := [one for one in arm.debaters or () if one not in there]:
-                raise ValueError(f"arm `{name}`: `{unknown[0]}` does not debate; there are {', '.join(there)}")
+                raise ValueError(f"arm `{name}`: `{unknown[0]}` does not debate; the debaters are {', '.join(there)}")
             if any(factor < 0 for factor in arm.prior.values()):
-                raise ValueError(f"arm `{name}`: a prior is no negative number")
+                raise ValueError(f"arm `{name}`: a prior cannot be negative")
         return self
 
 
@@ -100,7 +101,7 @@ def need_told(recipe: DistilRecipe, task: Task) -> None:
         if arm.context == "gold" or rules.tells:
             needy.append(name)
     if needy and not _knows_gold(task):
-        what = f"arm `{needy[0]}` needs right answers, and {task.name} does not know them"
+        what = f"arm `{needy[0]}` needs right answers, and {task.name} has none"
         raise RecipeError(what, "arms", f"leave out {', '.join(needy)}")
 
 
@@ -144,7 +145,9 @@ class DistilSession(Session[Talk]):
         names = list(table.debaters or self.teachers)
         members = [self._member(spec, "teacher") for spec in self.recipe.teachers if spec.name in names]
         if len(members) < len(names):
-            raise RecipeError(f"unknown debaters among {', '.join(names)}", "debaters", f"name some of {self.teachers}")
+            raise RecipeError(
+                f"unknown debaters among {', '.join(names)}", "debaters", f"name some of these: {self.teachers}"
+            )
         stage, rules = table.stage(stage), table.rules(self.rules)
         if action is not None:
             (student, seed), spec = action, self.recipe.student
@@ -167,8 +170,10 @@ class DistilSession(Session[Talk]):
             rate, recorded = 0.0, self._action
         elif rules.tells:  # what teachers write who were told the right answer is no example
             rate = 1.0
-        worded, seed = self._worded(rules), self.recipe.seed
-        rows, counts = states(graphs, arm, scorers, worded, seed, recorded if rate < 1 else lambda _: [], self._drawn)
+        wording, seed = self._wording_of(rules), self.recipe.seed
+        rows, counts = states(
+            graphs, arm, scorers, wording, seed, recorded if rate < 1 else lambda _: [], self._drawn_tokens
+        )
         self.supervision[name] = counts.facts()
         self._enough(name, counts, len(graphs), options, arm)
         informative = options.informative if arm.informative is None else arm.informative
@@ -177,11 +182,14 @@ class DistilSession(Session[Talk]):
     def _enough(self, name: str, counts: Supervised, of: int, options: OnPolicyOptions, arm: ScoredArm) -> None:
         """Raise RecipeError if too few of an arm's states can be supervised; warn if some cannot."""
         if counts.dropped > (1 - options.min_coverage) * of:
-            failed, do = "did calls fail?", "`viva run --retry-failed` asks again; or lower opd.min_coverage knowingly"
+            failed, do = (
+                "calls may have failed:",
+                "`viva run --retry-failed` asks again; or lower opd.min_coverage knowingly",
+            )
             what, where = f"arm `{name}`: nothing can be shown of {counts.dropped} of {of} states", "debate"
             if arm.context in ("gold", "wrong"):
                 known = "right" if arm.context == "gold" else "wrong"
-                what = f"{what}, because the task does not know what is {known} there"
+                what = f"{what}, because the task does not say what is {known} there"
                 where, failed = "arms", f"leave the arm out, or {failed}"
             raise RecipeError(what, where, f"{failed} {do}")
         if counts.dropped:
@@ -199,11 +207,11 @@ class DistilSession(Session[Talk]):
             "objective": options.objective.model_validate({**options.objective.model_dump(), **arm.objective}),
             "never": options.never or never,
             "as_end": options.as_end or as_end,
-            **self._sampled(),
+            **self._sampler(),
         }
         return OnPolicySettings.model_validate({**dict(options), **computed, **changes})
 
-    def _sampled(self) -> dict[str, Any]:
+    def _sampler(self) -> dict[str, Any]:
         """The sampler of the student's answers in training: the trainer, unless the recipe has the student served."""
         serve = self._serves
         if serve is None:
@@ -214,7 +222,7 @@ class DistilSession(Session[Talk]):
     def _action(self, graph: Graph) -> list[Node]:
         return [n for n in graph.stated(0, [self.student]) if n.text.strip()]
 
-    def _drawn(self, answer: Node) -> tuple[int, ...]:
+    def _drawn_tokens(self, answer: Node) -> tuple[int, ...]:
         """The tokens that the student drew for an answer, if its text would be cut into others."""
         if answer.agent != self.student or answer.call is None:
             return ()
@@ -227,16 +235,16 @@ class DistilSession(Session[Talk]):
         spec = self.scorers.get(name)
         if spec is None:
             known = ", ".join([*self.scorers, self.student])
-            raise RecipeError(f"no agent called `{name}` can score", "scorers", f"name some of {known}")
+            raise RecipeError(f"no agent called `{name}` can score", "scorers", f"name some of these: {known}")
         if spec.backend == "vllm":
-            return self._served(spec)
+            return self._served_scorer(spec)
         serve = self._serving.serve(spec)
         if serve is None or serve.top_logprobs is None:
             return local_scorer(name, spec.options)
         engine = ServedModel(name=name, serve=serve, state=None if serve.url else engines.state_file(name, serve))
         return engine_scorer(name, spec.options, engine)
 
-    def _served(self, spec: AgentSpec) -> Scorer:
+    def _served_scorer(self, spec: AgentSpec) -> Scorer:
         from vivavoce.agents import vllm, weights
 
         options = vllm.Options.model_validate(spec.options)
@@ -261,7 +269,7 @@ class DistilSession(Session[Talk]):
                 hint = right_hint(g, self.wording)
                 rows += [Example(g.problem.id, prompt, hint.text.text, ())] if hint else []
                 continue
-            texts = {self.prompts.taught(n.text): n.id for n in self._learnt(arm, g) if n.text.strip()}
+            texts = {self.prompts.lesson_of(n.text): n.id for n in self._learnt(arm, g) if n.text.strip()}
             rows += [Example(g.problem.id, prompt, text, (node,)) for text, node in texts.items() if text]
         return self.rows(name, rows)
 
@@ -293,14 +301,14 @@ class DistilSession(Session[Talk]):
     def teacher_tokens(self, arm: OnPolicyArm, graphs: Sequence[Graph], trained: Trained) -> dict[str, int]:
         """Tokens that the teachers of an arm read and wrote: in its debate, as if it had been held for it alone, and in
         going over the student's answers (mean of the seeds)."""
-        return {"debate": self.spent_on(arm, graphs), "scoring": self.scored(trained)}
+        return {"debate": self.spent_on(arm, graphs), "scoring": self.scored_tokens(trained)}
 
     def spent_on(self, arm: ScoredArm, graphs: Sequence[Graph]) -> int:
         """Tokens that the debate of an arm took, as if it had been held for it alone."""
         shown = [n for g in graphs for n in g.nodes if arm.rounds is None or n.round < arm.rounds]
         return sum(n.usage.prompt + n.usage.completion for n in shown) if arm.debates else 0
 
-    def scored(self, trained: Trained) -> int:
+    def scored_tokens(self, trained: Trained) -> int:
         """Tokens that teachers went over in a training; the mean of its seeds."""
         return round(fmean(trained.result(seed)["details"]["teacher_tokens"] for seed in trained.models))
 
@@ -348,7 +356,7 @@ class DistilSession(Session[Talk]):
             right = [n for n in by_id[state.problem].answers() if n.correct]
             if right and state.problem in views and len(pairs) < _VERIFIED:
                 best = max(right, key=lambda n: (n.round, n.probability or 0.0))
-                pairs.append((state, views[state.problem], self.prompts.taught(best.text)))
+                pairs.append((state, views[state.problem], self.prompts.lesson_of(best.text)))
         settings = self._how(
             getattr(self.recipe, "opd", OnPolicyOptions()), (), ScoredArm()
         )  # scorers compute as in training

@@ -81,7 +81,7 @@ def examine(
     agents: dict[str, Agent] = {}
     whole = True
     for spec in recipe.agents:
-        yield (opened := _opened(spec, agents))
+        yield (opened := _check_agent(spec, agents))
         whole = whole and (opened.level != "failed" or spec.backend != "hf_local")
         yield from _unsent(spec)
     if machine is None:
@@ -102,7 +102,7 @@ def examine(
         method = plugins.load("methods", recipe.method, "method")
         planned = method.plan(recipe)
         yield from _budget(recipe, planned)
-        students = _trained(recipe, planned, getattr(method, "trainings", None))
+        students = _count_models(recipe, planned, getattr(method, "trainings", None))
         yield from _room(recipe, planned, students, out or Path("runs") / recipe.name)
         yield from _memory(recipe, machine or Machine.here(), longest)
     yield from _devices(recipe, machine)
@@ -180,7 +180,7 @@ def _data(recipe: Recipe) -> Iterator[Finding]:
         yield (
             Finding("ok", "data", counted)
             if problems
-            else Finding("failed", "data", counted, "is a limit 0, a file empty?")
+            else Finding("failed", "data", counted, "check whether a limit is 0 or a file is empty")
         )
     for part in recipe.parts.values() or [recipe]:
         try:
@@ -201,7 +201,7 @@ def _data(recipe: Recipe) -> Iterator[Finding]:
         if near:
             a, b = near[0]
             message = f"{len(near)} questions of {name} are nearly in the training questions, {b} is close to {a}"
-            yield Finding("warning", "overlap", message, "look at them: is only a number or a name different?")
+            yield Finding("warning", "overlap", message, "look at them: perhaps only a number or a name differs")
         if not same and not near:
             yield Finding("ok", "overlap", f"no question of {name} is among the training questions, or nearly")
 
@@ -209,7 +209,7 @@ def _data(recipe: Recipe) -> Iterator[Finding]:
 # --- models
 
 
-def _opened(spec: AgentSpec, agents: dict[str, Agent]) -> Finding:
+def _check_agent(spec: AgentSpec, agents: dict[str, Agent]) -> Finding:
     what = f"agent {spec.name}"
     try:
         agent = open_agent(spec.name, spec.backend, spec.options)
@@ -253,10 +253,10 @@ def _engines(recipe: Recipe, out: Path, offline: bool) -> Iterator[Finding]:
         named = [one for one in (serve.devices or "").split(",") if one.strip()]
         if (serve.device == "cuda" or named) and not gpus and serve.device != "cpu":
             yield Finding(
-                "failed", what, "it wants a GPU, and none is visible", "set device: cpu, or leave devices out"
+                "failed", what, "it needs a GPU, but none is visible", "set device: cpu, or leave devices out"
             )
         elif absent := [one for one in named if one.isdecimal() and int(one) >= len(gpus)]:
-            yield Finding("failed", what, f"GPU {absent[0]} is not visible", f"name some of {', '.join(gpus)}")
+            yield Finding("failed", what, f"GPU {absent[0]} is not visible", f"name some of these: {', '.join(gpus)}")
         elif learns and (most := _largest_rank(serve)) is not None and (rank or 0) > most:
             message = f"adapters of rank {rank} are trained, and its --max-lora-rank is {most}"
             yield Finding("failed", what, message, "leave it out of `args`: the run knows the rank")
@@ -276,7 +276,9 @@ def _largest_rank(serve: Serve) -> int | None:
 def _running(what: str, serve: Serve, learns: Sequence[TrainSettings]) -> Finding:
     """Whether the engine at an address runs and takes trained weights; ``learns`` are the trainings of its model."""
     if not engines.healthy(serve.root, 10.0):
-        return Finding("failed", what, f"nothing at {serve.root} says that it is well", "start it, or correct `url`")
+        return Finding(
+            "failed", what, f"no engine answers the health check at {serve.root}", "start it, or correct `url`"
+        )
     needed = list[tuple[str, dict[str, str] | None, str]]()
     if any(settings.lora is not None for settings in learns):
         # An adapter that is not there is refused in other words than a path that is not there.
@@ -286,8 +288,8 @@ def _running(what: str, serve: Serve, learns: Sequence[TrainSettings]) -> Findin
         needed.append(("/is_sleeping", None, "start it with VLLM_SERVER_DEV_MODE=1: its weights can be replaced then"))
     for path, body, do in needed if serve.engine == "vllm" else ():
         if engines.lacks(serve.root, path, body):
-            return Finding("failed", what, f"the engine at {serve.root} does not take what is trained", do)
-    return Finding("ok", what, f"the engine at {serve.root} is well")
+            return Finding("failed", what, f"the engine at {serve.root} does not accept newly trained weights", do)
+    return Finding("ok", what, f"the engine at {serve.root} answers its health check")
 
 
 def _unsent(spec: AgentSpec) -> Iterator[Finding]:
@@ -310,7 +312,10 @@ def _tokenizers(recipe: Recipe) -> Iterator[Finding]:
         what, other = f"tokenizer {spec.name}", _vocabulary(spec)
         if own is None or other is None:
             yield Finding(
-                "warning", what, "not compared, for a model is not on this machine", "download it and look again"
+                "warning",
+                what,
+                "not compared, because a model is not on this machine",
+                "download it and run `viva doctor` again",
             )
         elif own == other:
             yield Finding("ok", what, "equal to the student's")
@@ -332,14 +337,14 @@ def _templates(recipe: Recipe) -> Iterator[Finding]:
             if template is None:  # told already
                 continue
             remarks = [
-                "it knows no system role: system texts stand before the user's turn" if template.form(system) else "",
+                "it has no system role: system texts are put before the user's turn" if template.form(system) else "",
                 f"prompts open a thought ({template.spoken.opened.strip()})" if template.spoken.opened else "",
-                "prompts tell the day that the run was begun" if template.dated else "",
+                "prompts name the day on which the run was begun" if template.dated else "",
             ]
         except UserError as e:
             yield _wrong(what, e)
         else:
-            yield Finding("ok", what, "; ".join(filter(None, remarks)) or "it takes system texts as they are")
+            yield Finding("ok", what, "; ".join(filter(None, remarks)) or "it has a system role")
 
 
 def _vocabulary(spec: AgentSpec) -> dict[str, int] | None:
@@ -377,13 +382,13 @@ def _fits(spec: AgentSpec, lengths: Lengths, context: int | None) -> Finding:
     what, new = f"context {spec.name}", spec.max_new_tokens
     message = f"prompts of up to {lengths.longest:,} tokens and {new:,} new ones"
     if context is None:
-        return Finding("ok", what, f"{message}; the endpoint does not tell how many it takes")
+        return Finding("ok", what, f"{message}; the endpoint does not say how many it accepts")
     if lengths.plain + new > context:
-        do = "lower max_new_tokens, leave long questions out, or take a model that reads more"
+        do = "lower max_new_tokens, leave long questions out, or use a model with a longer context"
         took = lengths.plain + new
         return Finding("failed", what, f"a plain question and its answer take {took:,} of {context:,} tokens", do)
     if lengths.longest + new > context:
-        do = "set debate.context_tokens, lower max_new_tokens or word_limit; such calls would be cut or fail"
+        do = "set debate.context_tokens, lower max_new_tokens or word_limit; otherwise such calls are cut or fail"
         return Finding("warning", what, f"{message}, but the context has {context:,}", do)
     return Finding("ok", what, f"{message}, of {context:,}")
 
@@ -406,7 +411,9 @@ def _budget(recipe: Recipe, planned: list[Planned]) -> Iterator[Finding]:
         cap = getattr(caps, kind)
         if cap is not None and amount > cap:
             message = f"about {amount:,.2f} {kind} are expected, the cap is {cap:,}: the run will stop before its end"
-            yield Finding("warning", "budget", message, f"raise budget.run.{kind}, or let it stop and raise it then")
+            yield Finding(
+                "warning", "budget", message, f"raise budget.run.{kind}, or let it stop and raise the cap then"
+            )
     paid = f"{money(expected['money'])} {recipe.currency}"
     message = f"about {expected['calls']:,.0f} calls, {expected['tokens']:,.0f} tokens, {paid}: see viva plan"
     yield Finding("ok", "budget", message)
@@ -429,7 +436,7 @@ def _room(recipe: Recipe, planned: list[Planned], students: int, out: Path) -> I
 def _memory(recipe: Recipe, machine: Machine, longest: dict[str, Lengths]) -> Iterator[Finding]:
     """The predicted memory of all that is loaded and trained at one time, against the memory of the machine."""
     absent, by_name = unknown(recipe)
-    more = f"; not counted, for they are not on this machine: {', '.join(absent)}" if absent else ""
+    more = f"; not counted, because they are not on this machine: {', '.join(absent)}" if absent else ""
     more += f"; sizes by their names: {', '.join(by_name)}" if by_name else ""
     dos = {
         "talking": "take dtype: bfloat16 or quantise: nf4, lower max_batch_tokens, put models on GPUs of their own "
@@ -479,7 +486,7 @@ def _devices(recipe: Recipe, machine: Machine | None) -> Iterator[Finding]:
     yield Finding("ok", "train", f"{each}{shared}; {seen} visible")
 
 
-def _trained(recipe: Recipe, planned: list[Planned], trainings: Callable[[Recipe], list[Training]] | None) -> int:
+def _count_models(recipe: Recipe, planned: list[Planned], trainings: Callable[[Recipe], list[Training]] | None) -> int:
     """The number of models that a run trains and keeps; of those that are tested, if its method does not tell the
     trainings.
     """
@@ -505,7 +512,7 @@ def _endpoints(recipe: Recipe, agents: dict[str, Agent], longest: dict[str, Leng
     say(f"asking {names} {_CALLS} tiny questions each: at most {paid} (--offline: none)")
 
     async def all_of_them() -> list[list[Finding]]:
-        by_agent = await asyncio.gather(*(_asked(s, agents[s.name], longest.get(s.name)) for s in remote))
+        by_agent = await asyncio.gather(*(_ask_endpoint(s, agents[s.name], longest.get(s.name)) for s in remote))
         await asyncio.gather(*(agents[s.name].aclose() for s in remote))
         return by_agent
 
@@ -513,7 +520,7 @@ def _endpoints(recipe: Recipe, agents: dict[str, Agent], longest: dict[str, Leng
         yield from findings
 
 
-async def _asked(spec: AgentSpec, agent: Agent, lengths: Lengths | None) -> list[Finding]:
+async def _ask_endpoint(spec: AgentSpec, agent: Agent, lengths: Lengths | None) -> list[Finding]:
     """The findings about one endpoint, from a few questions to it."""
     what = f"endpoint {spec.name}"
     greedy = Sampling(0.0, max_new_tokens=_NEW_TOKENS, logprobs=spec.logprobs)
@@ -524,9 +531,11 @@ async def _asked(spec: AgentSpec, agent: Agent, lengths: Lengths | None) -> list
         others = [await agent.reply(_ASK, drawn, seed) for seed in _SEEDS]
     except AgentError as e:
         if e.reason == "empty":
-            do = "a model that reasons unseen? leave it room: raise max_new_tokens"
+            do = "if it reasons before it answers, raise max_new_tokens"
             return [Finding("warning", what, f"no text within {_NEW_TOKENS} tokens", do)]
-        return [Finding("failed", what, str(e), e.do or "is the address right, the model's name known there?")]
+        return [
+            Finding("failed", what, str(e), e.do or "check the address, and whether the server knows the model's name")
+        ]
     findings = [Finding("ok", what, f"reached; the model calls itself {first.model or 'nothing'}")]
     if spec.logprobs:
         there = first.tokens is not None
@@ -546,19 +555,24 @@ async def _asked(spec: AgentSpec, agent: Agent, lengths: Lengths | None) -> list
 def _temperature(what: str, samples: int, first: Reply, repeated: Reply, others: list[Reply]) -> Iterator[Finding]:
     if len({r.text for r in others}) == 1:
         level = "failed" if samples > 1 else "warning"  # one answer to a question does no harm by being the likeliest
-        do = "samples would all be equal: does a cache or a setting of the server override `temperature` or `seed`?"
+        do = (
+            "all samples would be equal: check whether a cache or a setting of the server overrides "
+            "`temperature` or `seed`"
+        )
         yield Finding(level, what, f"{len(others)} seeds at temperature 1 give one and the same text", do)
     else:
         yield Finding("ok", what, "seeds at temperature 1 give different texts")
     if first.text == repeated.text:
-        yield Finding("ok", what, "asked twice at temperature 0, it says the same")
+        yield Finding("ok", what, "asked twice at temperature 0, it gives the same reply")
     else:
-        do = "a run that goes on keeps what it has, but a new run will differ from it"
-        yield Finding("warning", what, "asked twice at temperature 0, it says different things", do)
+        do = "a run that goes on keeps its replies, but a new run will differ from it"
+        yield Finding("warning", what, "asked twice at temperature 0, it gives different replies", do)
 
 
 def _usage(what: str, replies: list[Reply]) -> Iterator[Finding]:
     if all(r.usage.prompt and r.usage.completion for r in replies):
-        yield Finding("ok", what, "tells the tokens of every call")
+        yield Finding("ok", what, "reports the tokens of every call")
     else:
-        yield Finding("warning", what, "does not tell the tokens of a call", "caps count the most that each may take")
+        yield Finding(
+            "warning", what, "does not report the tokens of a call", "caps count the most that each call may use"
+        )

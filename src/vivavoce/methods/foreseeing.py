@@ -1,4 +1,4 @@
-"""The calls of a run that earlier runs have paid for already, counted without asking anybody.
+"""The calls of a run that earlier runs have paid for already, counted without making a call.
 
 The method's pilot is held over the journals of those runs with a cap of no call: replies that are there are read, and
 every other call is refused. So each prompt is the real one, and later rounds quote what was really said.

@@ -1,4 +1,4 @@
-"""Judges of a recipe: opened, and whether they can judge its tasks."""
+"""The judges of a recipe, and checks that they can judge its tasks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def need_judgeable(task: Task, rules: Judging) -> None:
     open_prompts(rules)
     if isinstance(task, Acting):
         what = f"{task.name} is a task of episodes, which the environment judges by the state that they leave"
-        raise RecipeError(what, "judge", "take `judge` out")
+        raise RecipeError(what, "judge", "remove `judge`")
     for split in ("train", "test"):
         need_references(task.problems(split), rules)
 

@@ -26,7 +26,7 @@ class Trained:
         return json.loads((self.of(seed)[0] / "train_result.json").read_text("utf-8"))
 
     @classmethod
-    def merged(cls, parts: Iterable[Mapping[str, Trained]]) -> dict[str, Trained]:
+    def merge(cls, parts: Iterable[Mapping[str, Trained]]) -> dict[str, Trained]:
         """Arms whose seeds were trained apart, put together; in the order in which they come first."""
         models: dict[str, dict[int, tuple[Path, str]]] = {}
         for arms in parts:

@@ -27,11 +27,14 @@ class Looks(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    arms: list[str] = Field(default=[], description="arms whose students do, beside answering once; none: no arm")
+    arms: list[str] = Field(
+        default=[], description="arms whose students look at their answers again, beside answering once; empty: none"
+    )
     modes: list[Mode] = Field(
         default=["reflection", "feedback", "both"],
         min_length=1,
-        description="reflection: the student's own on its answer; feedback: a critique by each teacher; both",
+        description="reflection: the student reads its own reflection on its answer; feedback: a critique by each "
+        "teacher; both",
     )
 
     @property

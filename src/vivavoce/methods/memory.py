@@ -197,7 +197,7 @@ def _talking(recipe: Recipe, machine: Machine, longest: Mapping[str, int]) -> li
         each = _bytes(str(options.get("dtype", "auto")), size)
         device = _device(str(options.get("device", "auto")), machine)
         there = on.setdefault(device, {})
-        there[spec.name] = there.get(spec.name, 0.0) + _held(size, each, options) + tokens * size.cached * each
+        there[spec.name] = there.get(spec.name, 0.0) + _weight_bytes(size, each, options) + tokens * size.cached * each
     for parts in (parts for device, parts in on.items() if device == "the CPU"):
         parts["the program"] = _PROGRAM
     return [Use("talking", device, parts, _free(device, machine)) for device, parts in on.items()]
@@ -375,7 +375,7 @@ def _size_in(folders: tuple[Path, ...]) -> ModelSize | None:
             count += math.prod(shape)
         size += file.stat().st_size
     if not count:
-        count, size = _counted(config), 2
+        count, size = _count_weights(config), 2
         size *= count
     layers, width = (
         settings.get("num_hidden_layers", settings.get("n_layer", 1)),
@@ -405,7 +405,7 @@ def _shapes(file: Path) -> list[list[int]]:
     return [tensor["shape"] for name, tensor in header.items() if name != "__metadata__"]
 
 
-def _counted(config: Path) -> int:
+def _count_weights(config: Path) -> int:
     """Weights of a model whose config alone is here."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -430,7 +430,7 @@ def _size_in_name(name: str) -> ModelSize | None:
     return ModelSize(count, width / 80, width, 150_000, cached, 2.0, 8 / 3 * width, known=False)
 
 
-def _held(size: ModelSize, each: float, options: Mapping[str, Any]) -> float:
+def _weight_bytes(size: ModelSize, each: float, options: Mapping[str, Any]) -> float:
     """Bytes of a model's weights of ``each`` bytes, or in 4 bits, but for what embeds tokens and makes logits."""
     return in_few_bits(size, each) if options.get("quantise") else size.weights * each
 

@@ -118,12 +118,12 @@ async def learn(s: ActingSession, recipe: Options) -> Learnt:
     counted = list[dict[str, int]]()
     debating: defaultdict[str, float] = defaultdict(float)
     for i in range(recipe.iterations):
-        seen = await _visited(s, recipe, problems, students, i)
+        seen = await _visit(s, recipe, problems, students, i)
         tables: defaultdict[DebateChoices, list[Problem]] = defaultdict(list)
         actions = dict[str, Action]()
         for (name, _), states in seen.items():
             if (way := ways[name]).debates:
-                tables[way.table] += [one.debated(way) for one in states]
+                tables[way.table] += [one.as_problem(way) for one in states]
             if way.sees_action:
                 actions |= {one.problem.id: Action(s.student, one.actions[0].text) for one in states}
         graphs = await s.debate_states(i, tables, actions)
@@ -133,7 +133,7 @@ async def learn(s: ActingSession, recipe: Options) -> Learnt:
         plans = {}
         for name, way in ways.items():
             held = graphs.get(way.table, {}) if way.debates else {}
-            ids = [{one.debated(way).id for one in seen[name, seed]} for seed in recipe.seeds] if held else []
+            ids = [{one.as_problem(way).id for one in seen[name, seed]} for seed in recipe.seeds] if held else []
             spent = [s.spent_on(way, [held[id] for id in each if id in held]) for each in ids]
             debating[name] += sum(spent) / len(recipe.seeds)
             made = {
@@ -155,7 +155,10 @@ async def learn(s: ActingSession, recipe: Options) -> Learnt:
     def facts() -> dict[str, Any]:
         steps = s.depths() if s.guided else {}
         norms = s.gradients(trained)
-        spent = {name: {"debate": round(debating[name]), "scoring": sum(map(s.scored, trained[name]))} for name in ways}
+        spent = {
+            name: {"debate": round(debating[name]), "scoring": sum(map(s.scored_tokens, trained[name]))}
+            for name in ways
+        }
         counts_by_arm = {"supervision": s.supervision, "teacher_tokens": spent, "iterations": counted}
         return {**counts_by_arm, "steps": steps, "gradient_norms": norms}
 
@@ -174,7 +177,7 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
         return await s.results(await learn(s, recipe))
 
 
-async def _visited(
+async def _visit(
     s: ActingSession, recipe: Options, problems: list[Problem], students: dict[str, Trained], i: int
 ) -> Seen:
     """The states of each arm's student, or of the reference, in this iteration, by arm and training seed."""
@@ -203,7 +206,7 @@ async def _visited(
 async def pilot(recipe: Options, run: Run, questions: int) -> None:
     """Play some training tasks with the untrained student, and debate its states."""
     async with opened(recipe, run) as s:
-        problems = s.drawn("train", questions)
+        problems = s.draw_questions("train", questions)
         model, sampling = s.start.of(recipe.seeds[0]), recipe.student.sampling()
         episodes = await s.play("pilot", model, problems, sampling, recipe.seed, s.task)
         states = visited_states(episodes, {}, StepArm(), recipe.seed)

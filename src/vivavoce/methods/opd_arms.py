@@ -65,11 +65,11 @@ USUAL = DebateChoices()
 class ScoredArm(Supervision):
     """An arm with scorers and debaters, and the training on their texts."""
 
-    scorers: list[str] | None = Field(default=None, description="who scores; None: all scorers of the recipe")
-    debaters: list[str] | None = Field(default=None, description="who debates; None: all teachers")
+    scorers: list[str] | None = Field(default=None, description="agents that score; None: all scorers of the recipe")
+    debaters: list[str] | None = Field(default=None, description="teachers that debate; None: all")
     later_speakers: LaterSpeakers | None = Field(
         default=None,
-        description="who is asked again in a later round, in the arm's own debate; None: the recipe's",
+        description="teachers that are asked again in a later round of the arm's own debate; None: the recipe's",
     )
     sure: float | None = Field(
         default=None,
@@ -167,7 +167,7 @@ class ImitationArm(Start):
         "unfiltered (SeqKD); right: those of them that are right; gold: the task's worked solutions, or "
         "its right answers if it has none",
     )
-    teachers: list[str] | None = Field(default=None, description="whose first answers; None: all")
+    teachers: list[str] | None = Field(default=None, description="teachers whose first answers are used; None: all")
     shares: list[float] | None = Field(
         default=None, description="drafts: share of the questions that each teacher answers; None: every teacher all"
     )

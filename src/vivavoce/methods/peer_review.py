@@ -1,4 +1,4 @@
-"""Peer review (FAIR, earlier MAPD): the student sits an exam; teachers explain its mistakes, answer, and review.
+"""Peer review (FAIR, earlier MAPD): the student takes an exam; teachers explain its mistakes, answer, and review.
 
 Paper: arXiv:2410.03663. Differs from the authors' code: docs/decisions/0004. The student learns two tasks at once: to
 see what is wrong with its own mistake, and to answer as an accepted rationale does. The recipe's other arms are
@@ -20,7 +20,7 @@ from vivavoce.config import AgentSpec, Recipe
 from vivavoce.data.acceptance import AcceptRules
 from vivavoce.data.calibration import calibrate
 from vivavoce.data.feedback import counts
-from vivavoce.data.imported import Imported, imported
+from vivavoce.data.imported import Imported, import_graphs
 from vivavoce.exams.arms import Arm, Material, Pair
 from vivavoce.graph import Graph
 from vivavoce.methods.arms import ListedArm
@@ -54,9 +54,11 @@ class Options(Recipe):
         default=TwoTaskSettings(), description="training on feedback and rationales at once"
     )
     dpo: TreeDPOSettings = Field(default=TreeDPOSettings(), description="T-DPO, for arms with `prefer`")
-    teachers: list[AgentSpec] = Field([], description="who explain, answer and review; none if texts are imported")
+    teachers: list[AgentSpec] = Field(
+        [], description="agents that explain, answer and review; none if texts are imported"
+    )
     imported: Imported | None = Field(
-        None, description="texts that others recorded, in place of the exam and of all that teachers say"
+        None, description="recorded texts, in place of the exam and of all texts of teachers"
     )
     arms: list[str] = Field(
         ["single", "unreviewed", "reviewed", "checked", "checked_and_reviewed"],
@@ -82,7 +84,7 @@ class Options(Recipe):
     def questions(self, task: Task) -> list[Problem]:
         if self.imported is None:
             return super().questions(task)
-        return [g.problem for g in imported(self.imported, task)]
+        return [g.problem for g in import_graphs(self.imported, task)]
 
     @property
     def students(self) -> list[str]:
@@ -97,7 +99,8 @@ class Options(Recipe):
         for name, arm in ((name, one.options) for name, one in self.wanted.items()):
             if arm.exams > 1:
                 what = (
-                    f"arm `{name}` sits {arm.exams} exams, but the texts are imported: no teacher explains new mistakes"
+                    f"arm `{name}` takes {arm.exams} exams, but the texts are imported: no teacher explains "
+                    "new mistakes"
                 )
                 raise ValueError(what)
         return self
@@ -108,7 +111,9 @@ class Options(Recipe):
         for name, arm in ((name, one.options) for name, one in self.wanted.items()):
             named = [*(arm.teachers or ()), *(arm.accepts(self.accept).reviewers or ())]
             if unknown := [t for t in named if t not in there]:
-                raise ValueError(f"arm `{name}` names `{unknown[0]}`, who is no teacher; there are {', '.join(there)}")
+                raise ValueError(
+                    f"arm `{name}` names `{unknown[0]}`, which is not a teacher; the teachers are {', '.join(there)}"
+                )
             if arm.feedback == "reviewed" and (self.imported is not None or not self.review.feedback_reviewed):
                 do = "leave it out: imported feedback has no reviews" if self.imported else "set it to true"
                 raise ValueError(f"arm `{name}` learns reviewed feedback, and review.feedback_reviewed is false: {do}")
@@ -127,7 +132,7 @@ class Options(Recipe):
 
     @model_validator(mode="after")
     def _somebody_reviews(self) -> Options:
-        authors, _, reviewers = (self.review.named(role, self.writers) for role in ROLES)
+        authors, _, reviewers = (self.review.holders(role, self.writers) for role in ROLES)
         for name, arm in ((name, one.options) for name, one in self.wanted.items()):
             accept = arm.accepts(self.accept)
             if not accept.needs_reviews or self.review.scope != "others":
@@ -139,7 +144,7 @@ class Options(Recipe):
             if lonely and (accept.reviewers is None or lonely == writing):
                 raise ValueError(
                     f"arm `{name}` needs reviews, but `{lonely[0]}` has no peer: add a teacher, set "
-                    "review.scope: self, or take only arms that need none (single, unreviewed, checked, majority)"
+                    "review.scope: self, or use only arms that need none (single, unreviewed, checked, majority)"
                 )
         return self
 
@@ -236,7 +241,7 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
 async def pilot(recipe: Options, run: Run, questions: int) -> None:
     """Ask some questions as a run would, so that a plan can use it. The run pays for none of them again."""
     async with opened(recipe, run) as s:
-        await s.review(s.drawn("train", questions))
+        await s.review(s.draw_questions("train", questions))
         await s.examine({"student": s.start}, questions)
 
 

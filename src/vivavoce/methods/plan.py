@@ -77,17 +77,17 @@ def plan_debate(
     options = recipe.rules
     plan = _Plan(recipe, options, measured)
     for i, (stage, rules) in enumerate(held.items()):
-        rehearsed = plan.rehearsed(rules, recipe.student)
+        rehearsed = plan.rehearse_debate(rules, recipe.student)
         for spec, _ in plan.everybody:
             plan.questions(f"debate:{stage}", spec, plan.train, rehearsed, free=spec.samples if i else 0)
-        plan.judged(f"debate:{stage}", plan.train, rehearsed)
+        plan.add_verdicts(f"debate:{stage}", plan.train, rehearsed)
     plan.calls("attempts", recipe.student, attempts * plan.train * len(recipe.seeds), taught=1)
     plan.tests(students)
     for name, rules in looked.items():
-        rehearsed = plan.rehearsed(rules, recipe.student)
+        rehearsed = plan.rehearse_debate(rules, recipe.student)
         for spec, _ in plan.everybody:
             plan.questions(f"look:{name}", spec, plan.test * len(recipe.seeds), rehearsed)
-        plan.judged(f"look:{name}", plan.test * len(recipe.seeds), rehearsed)
+        plan.add_verdicts(f"look:{name}", plan.test * len(recipe.seeds), rehearsed)
     plan.votes()
     return plan.made
 
@@ -112,7 +112,7 @@ def plan_states(
     for table in tables:
         stage, debaters = table.stage("debate:states"), list(table.debaters or names)
         student = recipe.student if table.sees_action else None
-        rehearsed = plan.rehearsed(table.rules(options), student, debaters)
+        rehearsed = plan.rehearse_debate(table.rules(options), student, debaters)
         for held in [f"{stage}-{seed}" for seed in recipe.seeds] if student else [stage]:
             for spec in (t for t in recipe.teachers if t.name in debaters):
                 free = spec.samples if (spec.name, table.sees_gold) in paid and not student else 0
@@ -120,7 +120,7 @@ def plan_states(
                 paid |= set() if student else {(spec.name, table.sees_gold)}
             if student:
                 plan.questions(held, student, plan.train, rehearsed)
-            plan.judged(held, plan.train, rehearsed)
+            plan.add_verdicts(held, plan.train, rehearsed)
     plan.calls("attempts", recipe.student, attempts * plan.train * len(recipe.seeds), taught=1)
     plan.tests(students)
     plan.votes()
@@ -145,7 +145,7 @@ def plan_actions(
     only from the journal, after episodes were played.
     """
     plan = _Plan(recipe, options, measured)
-    rehearsed = plan.rehearsed(options, None)
+    rehearsed = plan.rehearse_debate(options, None)
     spec, most = recipe.student, plan.task.environment().limits.turns if isinstance(plan.task, Acting) else 1
     new = plan.tokens(spec.name, "act")
     turns = min(turns or (plan.shown.turns if plan.shown else _TURNS), most)
@@ -184,14 +184,14 @@ def plan_review(
         plan.tests(students)
         return plan.made
     later = sum(arm.exams - 1 for arm in arms) * len(recipe.seeds)
-    rehearsed = plan.rehearsed(options, recipe.student)
+    rehearsed = plan.rehearse_debate(options, recipe.student)
     for spec in (recipe.student, *recipe.teachers):
         plan.questions("review:train", spec, plan.train, rehearsed)
-    plan.judged("review:train", plan.train, rehearsed)
+    plan.add_verdicts("review:train", plan.train, rehearsed)
     if later:  # rationales and reviews are there already, but for questions that were right before
         wrong, commenters = (
             1 - recipe.student.expected_right,
-            options.named("commenters", [t.name for t in recipe.teachers]),
+            options.holders("commenters", [t.name for t in recipe.teachers]),
         )
         for spec in recipe.teachers:
             length, explains = plan.tokens(spec.name, "critique"), options.feedback and spec.name in commenters
@@ -273,7 +273,7 @@ class _Plan:
         spec = next(s for s in self.recipe.agents if s.name == name)
         return spec.expected_tokens or max(1, round(_SHARE * spec.max_new_tokens))
 
-    def _taught(self) -> int:
+    def _student_tokens(self) -> int:
         """Tokens of an answer of a student that has learned from the teachers: it writes as they do."""
         writers = self.recipe.teachers or [self.recipe.student]
         return round(fmean(self.tokens(t.name, "answer") for t in writers))
@@ -297,17 +297,19 @@ class _Plan:
         shown = [wording.plain(p) for p in problems[:_SAMPLE]]
         return fmean(self._counts[spec.name].messages(m) for m in shown) if shown else 0
 
-    def rehearsed(self, options: Talk, student: AgentSpec | None, teachers: Sequence[str] | None = None) -> Rehearsed:
+    def rehearse_debate(
+        self, options: Talk, student: AgentSpec | None, teachers: Sequence[str] | None = None
+    ) -> Rehearsed:
         """The calls and tokens of each agent in the debate of one question; ``teachers`` are some of the teachers, None
         all.
         """
         setting = self.setting(options, student, teachers)
-        longest = max(self._repeated(_SAMPLE), key=lambda p: len(p.question), default=Problem("none", "", ""))
+        longest = max(self._repeat(_SAMPLE), key=lambda p: len(p.question), default=Problem("none", "", ""))
         most = {s.name: s.max_new_tokens for s, _ in self.everybody}
         talkative = Expected(lambda name, kind: most[name], dict.fromkeys(most, 0.5))
 
         async def both() -> Rehearsed:
-            usual = await rehearse(setting, self._repeated(_REHEARSED), self._expected, self._count)
+            usual = await rehearse(setting, self._repeat(_REHEARSED), self._expected, self._count)
             return Rehearsed(usual, await bounds(setting, longest, talkative, self._count))
 
         return asyncio.run(both())
@@ -323,7 +325,7 @@ class _Plan:
     def _member(self, spec: AgentSpec, role: Literal["teacher", "student"]) -> Member:
         return Member(Absent(spec.name), role, spec.sampling(), spec.samples, spec.system)
 
-    def _repeated(self, enough: int) -> list[Problem]:
+    def _repeat(self, enough: int) -> list[Problem]:
         """The questions of the sample, repeated until there are enough."""
         shown = self._problems[:_SAMPLE]
         often = enough // max(1, len(shown))
@@ -347,9 +349,7 @@ class _Plan:
             return n
 
         talkative = Expected(lambda name, kind: most[name], dict.fromkeys(most, 0.5))
-        asyncio.run(
-            rehearse(self.setting(self.options, self.recipe.student), self._repeated(_TALKED), talkative, count)
-        )
+        asyncio.run(rehearse(self.setting(self.options, self.recipe.student), self._repeat(_TALKED), talkative, count))
         return lengths
 
     def _longest_plain(self, name: str) -> int:
@@ -393,13 +393,13 @@ class _Plan:
         if own is None:
             alone = self.measured.per_call(stage, spec.name, several=False)
             length = alone.completion if alone else self.tokens(spec.name, "test")
-            own = Spend(1, alone.prompt if alone else prompt, (1 - taught) * length + taught * self._taught())
+            own = Spend(1, alone.prompt if alone else prompt, (1 - taught) * length + taught * self._student_tokens())
         own.completion = min(own.completion, new)
         self.add(stage, spec, n, Spend(1, own.prompt, 1), own, Spend(1, own.prompt, new))
         once = {JUDGED: Spend(1, 0, own.completion)}
-        self.judged(stage, n, Rehearsed(once, {JUDGED: (Spend(1, 0, 1), Spend(1, 0, new))}))
+        self.add_verdicts(stage, n, Rehearsed(once, {JUDGED: (Spend(1, 0, 1), Spend(1, 0, new))}))
 
-    def judged(self, stage: str, n: int, rehearsed: Rehearsed) -> None:
+    def add_verdicts(self, stage: str, n: int, rehearsed: Rehearsed) -> None:
         """Add the verdicts on the answers to ``n`` questions. A failed call and an empty answer have none."""
         judge = self.recipe.judge
         if judge is None:
@@ -480,10 +480,10 @@ class _Plan:
         test = self.recipe.test
         if not test.committee:
             return
-        final = self.rehearsed(self.options.for_tests(test.committee_rounds), None)
+        final = self.rehearse_debate(self.options.for_tests(test.committee_rounds), None)
         for spec in self.recipe.teachers:
             self.questions("debate:test", spec, self.test, final)
-        self.judged("debate:test", self.test, final)
+        self.add_verdicts("debate:test", self.test, final)
         if not test.self_consistency:
             return
         usual = sum(s.prompt + s.completion for s in final.usual.values())

@@ -38,12 +38,14 @@ class ReflectArm(BaseModel):
 
     learn: Literal["answers", "trees", "graphs"] = Field(
         default="answers",
-        description="answers: SFT on what was said; trees: T-DPO on right against wrong; graphs: MAGDi on discussions",
+        description="what the arm learns: answers, by SFT; trees, by T-DPO on right against wrong; graphs, by MAGDi",
     )
     start: str | None = Field(
         default=None, description="the arm that it starts from, which is trained too; None: the student as it came"
     )
-    teachers: list[str] | None = Field(default=None, description="whose answers; None: those of all who debated")
+    teachers: list[str] | None = Field(
+        default=None, description="agents whose answers are learnt; None: all that debated"
+    )
     share: float = Field(default=1.0, gt=0, le=1, description="share of the questions to learn from, the first ones")
     debate: dict[str, Any] = Field(
         default={}, description="changes to the recipe's `debate:`; such debates are held beside the recipe's own"
@@ -56,12 +58,13 @@ class ReflectArm(BaseModel):
     magdi: dict[str, Any] = Field(default={}, description="changes to the recipe's `magdi:`")
     updates_of: str | None = Field(
         default=None,
-        description="answers: as many updates as that arm of T-DPO took, at its rate; None: as `sft` has it",
+        description="answers: make as many updates as that arm of T-DPO took, "
+        "at its learning rate; None: as `sft` says",
     )
     seconds_of: str | None = Field(
         default=None,
-        description="answers: for as many seconds as that arm of T-DPO took, at its rate, by the pace of the SFT that "
-        "this arm starts from",
+        description="answers: train for as many seconds as that arm of T-DPO took, at its learning rate, reckoned by "
+        "the pace of the SFT that this arm starts from",
     )
 
     @model_validator(mode="after")
@@ -223,7 +226,7 @@ def needed_arms(
         for name in one.options.needs:
             before = arms_of([name], own, teachers, rounds)
             if list(before) != [name]:
-                raise ValueError(f"arm `{one.name}` cannot start from `{name}`: name one of {', '.join(before)}")
+                raise ValueError(f"arm `{one.name}` cannot start from `{name}`: name one of these: {', '.join(before)}")
             find(before[name], (*above, one.name))
         listed.setdefault(one.name, one)
 

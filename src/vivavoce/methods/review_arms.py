@@ -20,10 +20,15 @@ class ReviewArm(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    teachers: list[str] | None = Field(default=None, description="whose rationales and feedback; None: all")
-    accept: AcceptRules | None = Field(default=None, description="which rationales; None: the recipe's `accept:`")
+    teachers: list[str] | None = Field(
+        default=None, description="teachers whose rationales and feedback are learnt; None: all"
+    )
+    accept: AcceptRules | None = Field(
+        default=None, description="rule that accepts rationales; None: the recipe's `accept:`"
+    )
     reviewers: list[str] | None = Field(
-        default=None, description="whose reviews count, whatever `accept` says of it; None: as it says"
+        default=None,
+        description="reviewers whose reviews count, in place of those of `accept`; None: those of `accept`",
     )
     items: Items = Field(
         default="mistakes",
@@ -57,12 +62,12 @@ class ReviewArm(BaseModel):
         "`dpo:`; or another preference term in its place",
     )
     exams: int = Field(
-        default=1, ge=1, description="at most; after each, the student so far sits the next one (ours; paper: 1)"
+        default=1, ge=1, description="exams at most; after each, the student so far takes the next one (ours; paper: 1)"
     )
     training: Literal["restart", "continue"] = Field(
         default="restart",
         description="after a later exam. restart: from the beginning, on the rows of all exams; continue: with the "
-        "student that sat it (ours)",
+        "student that took it (ours)",
     )
     spread: bool = Field(
         default=False,
@@ -77,8 +82,8 @@ class ReviewArm(BaseModel):
     )
     volume: int | Literal["smallest", "spend"] | None = Field(
         default=None,
-        description="so many rationales at most, drawn at random; smallest: as many as the arm of the recipe that has "
-        "the fewest; spend: as many random questions as cost no more tokens of teachers than the cheapest arm (ours)",
+        description="most rationales, drawn at random; smallest: as many as the arm of the recipe with the fewest has; "
+        "spend: as many random questions as cost no more tokens of teachers than the cheapest arm (ours)",
     )
     shots: int = Field(
         default=0,
@@ -178,7 +183,7 @@ def arms_of(
     `alpha=0.25` after a name, as in `reviewed@alpha=0.25`, changes one key of it. Raises ValueError if there is no
     such name, or no such key of an arm.
     """
-    authors, reviewers = review.named("authors", teachers), review.named("reviewers", teachers)
+    authors, reviewers = review.holders("authors", teachers), review.holders("reviewers", teachers)
     others = {t: [o for o in teachers if o != t] for t in teachers}
     each = {
         "single": OfEach("single", {t: ReviewArm(teachers=[t], accept=ALL) for t in authors}),

@@ -10,10 +10,10 @@ from typing import NamedTuple
 from vivavoce.committee.prompting import prompt_set
 from vivavoce.committee.wording import Wording
 from vivavoce.data.acceptance import RELEASED, AcceptRules, Decision, decide, with_accepted_feedback
-from vivavoce.data.imported import Imported, imported, writers
+from vivavoce.data.imported import Imported, import_graphs, writers
 from vivavoce.data.two_task import (
     Lessons,
-    chosen,
+    choose_items,
     feedback_rows,
     gold_rows,
     mistake_trees,
@@ -121,7 +121,7 @@ class ReviewRows:
         shuffled = self.seed if arm.shuffle_feedback else None
         explained = with_accepted_feedback(written, accept) if arm.feedback == "reviewed" else written
         feedback = feedback_rows(explained, self.lessons, shuffled, arm.feedback)
-        learnt = chosen(written, arm.items, self.lessons, self.seed)
+        learnt = choose_items(written, arm.items, self.lessons, self.seed)
         if arm.answers == "gold":
             return [*feedback, *gold_rows(learnt, self.lessons)]
         decided = decide(learnt, accept, self.seed, self.lessons.wording.task)
@@ -129,13 +129,13 @@ class ReviewRows:
 
     def decisions(self, arm: ReviewArm, accept: AcceptRules, graphs: Sequence[Graph]) -> list[Decision]:
         """The decision on every rationale that the arm could learn from."""
-        learnt = chosen(only(graphs, arm.teachers or self.teachers), arm.items, self.lessons, self.seed)
+        learnt = choose_items(only(graphs, arm.teachers or self.teachers), arm.items, self.lessons, self.seed)
         return decide(learnt, accept, self.seed, self.lessons.wording.task)
 
     def trees(self, arm: ReviewArm, accept: AcceptRules, graphs: Sequence[Graph]) -> Iterator[Tree]:
         """Accepted rationales against the student's wrong answers."""
         written = only(graphs, arm.teachers or self.teachers)
-        learnt = chosen(written, arm.items, self.lessons, self.seed)
+        learnt = choose_items(written, arm.items, self.lessons, self.seed)
         return mistake_trees(learnt, decide(learnt, accept, self.seed, self.lessons.wording.task), self.lessons)
 
 
@@ -168,14 +168,16 @@ def rows_of_graphs(path: Path, arm: str, task: Task | None = None, seed: int = 0
     graphs = list(read_graphs(path))
     name = graphs[0].problem.id.partition("/")[0] if graphs else ""
     if task is None and name not in names("tasks"):
-        raise DataError(f"the task of the questions is not known: `{name}` is none", str(path), "give --task NAME")
+        raise DataError(
+            f"the task of the questions is not known: `{name}` is not a task", str(path), "give --task NAME"
+        )
     task = task or open_task(name, {})
     authors = writers(graphs)
     if not authors:
         raise DataError("there are no rationales in the graphs", str(path), "give graphs of a peer review")
     students = list(dict.fromkeys(n.agent for g in graphs for n in g.answers(0)))
     if len(students) != 1:
-        what = f"the exam of the graphs was sat by {', '.join(students) or 'no student'}"
+        what = f"the exam in the graphs was taken by {', '.join(students) or 'no student'}"
         raise DataError(what, str(path), "give graphs with the exam of one student")
     options = Options(classes=["wrong", "no_answer", "empty", "truncated"], per_question="all")
     try:
@@ -186,8 +188,8 @@ def rows_of_graphs(path: Path, arm: str, task: Task | None = None, seed: int = 0
         raise RecipeError(f"`{arm}` is {len(listed_arms)} arms", f"--arm {arm}", f"name one: {', '.join(listed_arms)}")
     (listed,) = listed_arms.values()
     if listed.options.exams > 1:
-        raise RecipeError(f"`{arm}` sits several exams, and the graphs are of one", f"--arm {arm}", "run a recipe")
-    texts = imported(Imported(path=path, teachers=authors, student=students[0]), task)
+        raise RecipeError(f"`{arm}` takes several exams, but the graphs hold one", f"--arm {arm}", "run a recipe")
+    texts = import_graphs(Imported(path=path, teachers=authors, student=students[0]), task)
     accept = listed.options.accepts(RELEASED)
     lessons = Lessons(Wording(options, prompt_set(options.prompts), task), students[0], marks=True)
     made = ReviewRows(lessons, authors, seed)

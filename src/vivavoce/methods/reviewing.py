@@ -15,7 +15,7 @@ from vivavoce.committee.table import Member
 from vivavoce.committee.wording import Wording
 from vivavoce.config import Recipe
 from vivavoce.data.acceptance import AcceptRules
-from vivavoce.data.imported import Imported, imported
+from vivavoce.data.imported import Imported, import_graphs
 from vivavoce.data.two_task import Lessons
 from vivavoce.errors import DataError
 from vivavoce.exams.examine import Judged, examine
@@ -61,14 +61,14 @@ class ReviewSession(Session[Options]):
     async def review(self, problems: Sequence[Problem]) -> Stored:
         """Examine the untaught student, and let the committee explain, answer and review."""
         if self._texts is None:
-            return await self._reviewed(problems, "train", self._member(self.recipe.student, "student"))
+            return await self._review(problems, "train", self._member(self.recipe.student, "student"))
         texts = self._texts
         if self.recipe.teachers:
             say(f"texts are imported from {texts.path}: {', '.join(self.teachers)} are not asked")
         depends = ["imported", texts.model_dump(mode="json"), texts.fingerprint, self.task.name]
 
         async def read(done: Callable[[Graph], None]) -> Stored:
-            graphs = imported(texts, self.task, self.task.problems("test"))
+            graphs = import_graphs(texts, self.task, self.task.problems("test"))
             kept = gathering(len(graphs), self.run.path)
             for i, graph in enumerate(graphs):
                 kept.put(i, graph)
@@ -82,11 +82,11 @@ class ReviewSession(Session[Options]):
         spec = self.recipe.student
         agent = self._agents.another(spec, model=str(student.of(seed)[0]))
         try:
-            return await self._reviewed(problems, stage, Member(agent, "student", spec.sampling(), spec.samples))
+            return await self._review(problems, stage, Member(agent, "student", spec.sampling(), spec.samples))
         finally:
             await agent.aclose()
 
-    async def _reviewed(self, problems: Sequence[Problem], stage: str, student: Member) -> Stored:
+    async def _review(self, problems: Sequence[Problem], stage: str, student: Member) -> Stored:
         members = [student, *(self._member(spec, "teacher") for spec in self.recipe.teachers)]
         return await self.ask(stage, "review", members, self.rules, problems)
 
@@ -94,7 +94,10 @@ class ReviewSession(Session[Options]):
 
     async def test(self, arms: Mapping[str, Trained]) -> Tested:
         """Examine every student, and the untaught one with worked examples before each question."""
-        shown = {name: {self.recipe.seeds[0]: await self._shown(name, rows)} for name, rows in self._examples.items()}
+        shown = {
+            name: {self.recipe.seeds[0]: await self._test_with_shots(name, rows)}
+            for name, rows in self._examples.items()
+        }
         return {**await self.examine(arms), **shown}
 
     def show(self, name: str, rows: Path, many: int) -> None:
@@ -107,7 +110,7 @@ class ReviewSession(Session[Options]):
             first_rows.setdefault(row.problem, row)
         self._examples[name] = list(first_rows.values())[:many]
 
-    async def _shown(self, name: str, rows: Sequence[Example]) -> Sequence[Judged]:
+    async def _test_with_shots(self, name: str, rows: Sequence[Example]) -> Sequence[Judged]:
         (folder, fingerprint), problems = self.start.of(self.recipe.seeds[0]), self.task.problems("test")
         before = [m for row in rows for m in (*row.prompt, Message(role="assistant", content=row.completion))]
         settings = self.recipe.test.asked

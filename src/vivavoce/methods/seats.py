@@ -57,7 +57,7 @@ def need_whole(specs: Iterable[AgentSpec]) -> None:
                     f"{folder} holds no weights", f"agent `{spec.name}`", "give the folder of a whole model"
                 )
             if missing := _missing(spec):
-                do = "save it there, as the model came with it"
+                do = "copy it there from the model's download"
                 raise RecipeError(f"{folder} holds no {missing}", f"agent `{spec.name}`", do)
         tokens = tokenizer_in(folder)
         if tokens is not None and ChatTemplate.within(tokens) is None:

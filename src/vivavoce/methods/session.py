@@ -159,7 +159,7 @@ class Session(Generic[R]):
             self.prompts.fingerprint,
             seed,
             [_settings_of(m) for m in members],
-            *self._judged_by,
+            *self._deciding_judges,
         ]
         setting = Setting(
             page.run,
@@ -178,16 +178,16 @@ class Session(Generic[R]):
         )
 
     @property
-    def _judged_by(self) -> list[Any]:
+    def _deciding_judges(self) -> list[Any]:
         """The judges that grades depend on; empty unless models judge."""
         return [] if self._jury is None else [self._jury.depends]
 
     @property
     def wording(self) -> Wording:
         """The wording of the recipe's protocol."""
-        return self._worded(self.rules)
+        return self._wording_of(self.rules)
 
-    def _worded(self, options: Talk) -> Wording:
+    def _wording_of(self, options: Talk) -> Wording:
         return Wording(options, self.prompts, self.task, self._count)
 
     @cached_property
@@ -214,7 +214,7 @@ class Session(Generic[R]):
         """
         kept = {arm: path for arm, path in arms.items() if path.stat().st_size}
         if missing := ", ".join(arm for arm in arms if arm not in kept):
-            say(f"left out, for want of right answers: {missing}")
+            say(f"left out, because there are no right answers: {missing}")
         return kept
 
     async def train(
@@ -236,7 +236,7 @@ class Session(Generic[R]):
                     raise RecipeError(
                         f"arm `{arm}` has no training rows",
                         str(path),
-                        "were there right answers (and for trees, wrong ones too)? see `viva graph show`",
+                        "look with `viva graph show`: rows need right answers, and trees need wrong ones too",
                     )
                 chosen = settings[seed] if isinstance(settings, Mapping) else settings
                 chosen = as_trained(chosen, self.recipe.student)
@@ -289,7 +289,7 @@ class Session(Generic[R]):
 
     # --- tests
 
-    def drawn(self, split: str, questions: int) -> list[Problem]:
+    def draw_questions(self, split: str, questions: int) -> list[Problem]:
         """So many questions of a split, drawn by the recipe's seed, with a share for every group: the questions of a
         pilot.
         """
@@ -309,7 +309,7 @@ class Session(Generic[R]):
         return []
 
     async def also_test(self, arms: Mapping[str, Trained]) -> dict[str, Tested]:
-        """The same on the test questions of the other tasks, by their names in the recipe. Committees do not sit."""
+        """The same on the test questions of the other tasks, by their names in the recipe, without a committee."""
         return {
             name: await self._examine_all(arms, task, f"test:{name}", self.run.path / "evaluations" / file_name(name))
             for name, task in self.also.items()
@@ -384,7 +384,7 @@ class Session(Generic[R]):
             settings,
             self.prompts.fingerprint,
             self.rules.word_limit,
-            *self._judged_by,
+            *self._deciding_judges,
         ]
 
         async def ask() -> Sequence[Judged]:

@@ -1,4 +1,4 @@
-"""The committee sits the test: each teacher alone, votes without a debate, the vote after one, and votes without a
+"""The committee takes the test: each teacher alone, votes without a debate, the vote after one, and votes without a
 debate that cost as many tokens as it did (self-consistency, arXiv:2203.11171).
 """
 
@@ -122,7 +122,7 @@ class VotingSession(Session[R]):
         by, first = weighs(self.recipe), self.recipe.seeds[0]
         if not has_weights((n for g in graphs for n in g.stated(g.rounds - 1)), by):
             weight = "probability" if by == "probability" else "confidence"
-            say(f"{DEBATED} counts heads, because no agent gave a {weight}")
+            say(f"{DEBATED} counts each answer as one, because no agent gave a {weight}")
             by = "majority"
         drafts = [n for g in graphs for n in g.stated(0)]
         arms = [a for a in self.committee() if a.base not in DRAFTS or has_weights(drafts, DRAFTS[a.base])]
@@ -159,7 +159,7 @@ def together(by_speaker: Sequence[Sequence[Graph]]) -> list[Graph]:
     for graphs in zip(*by_speaker, strict=True):
         each = max(1, round(1 / sum(1 / max(1, len(g.answers(0))) for g in graphs)))
         first, *others = (replace(g, nodes=tuple(n for n in g.nodes if n.sample < each)) for g in graphs)
-        joined.append(first.extended(n for g in others for n in g.nodes))
+        joined.append(first.with_nodes(n for g in others for n in g.nodes))
     return joined
 
 

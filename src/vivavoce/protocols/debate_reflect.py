@@ -25,19 +25,19 @@ class Options(Ending):
     protocol: str = "debate_reflect"
     roles: Literal["oracle", "gold_free"] = Field(
         default="oracle",
-        description="oracle: correctness decides who reflects and who criticises whom (for training data); "
-        "gold_free: everyone reflects and criticises everyone, so that an answer leaks nothing",
+        description="oracle: correctness decides which agents reflect and criticise (for training data); gold_free: "
+        "every agent reflects and criticises every other, so that an answer leaks nothing",
     )
     reflect: bool = Field(default=True, description="wrong agents (gold_free: all) reflect on their own answer")
     feedback_from: Literal["all_right", "teachers_only", "none"] = Field(
-        default="all_right", description="who criticises; under gold_free roles 'all_right' means all"
+        default="all_right", description="which agents criticise; under gold_free roles 'all_right' means all"
     )
     feedback_to: Literal["all_wrong", "student_only"] = Field(
-        default="all_wrong", description="whose answers are criticised"
+        default="all_wrong", description="which answers are criticised"
     )
     reflection_sees_gold: bool = Field(
         default=False,
-        description="who reflects sees the right answer (authors' code: true; it leaks, and the nodes say so)",
+        description="agents that reflect see the right answer (authors' code: true; it leaks, and the nodes say so)",
     )
     last_round_reflect: bool = Field(
         default=False, description="reflect after the last round too, though nothing reads it (authors' code: true)"
@@ -47,7 +47,7 @@ class Options(Ending):
     )
     student: Literal["always", "first_round", "never"] = Field(
         default="always",
-        description="when it answers; first_round: its drafts are criticised, and no agent reads them",
+        description="when the student answers; first_round: its drafts are criticised, and no agent reads them",
     )
 
     @property

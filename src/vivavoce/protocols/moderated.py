@@ -19,7 +19,7 @@ class Options(Discussion):
 
     templates: ClassVar[tuple[str, ...]] = ("answer", "summary", "debate")
     protocol: str = "moderated"
-    moderator: str | None = Field(default=None, description="who sums up, by name; None: the first teacher")
+    moderator: str | None = Field(default=None, description="name of the agent that sums up; None: the first teacher")
     max_rounds: int = Field(default=3, ge=1, le=16, description="answer rounds, the independent round 0 included")
 
 

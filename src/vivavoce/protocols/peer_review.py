@@ -63,14 +63,16 @@ class Options(Roles):
     answer_check: Literal["before", "after"] = Field(
         default="after",
         description="before: a rationale with a wrong answer is never sent to reviewers, which saves their calls; "
-        "after: all are reviewed (code), and whether the answer counts is a matter of acceptance",
+        "after: all are reviewed (code), and `accept` decides whether the answer counts",
     )
     gold_shown: bool = Field(default=True, description="reviewers see the right answer (code)")
     review_temperature: float = Field(
-        default=0.0, ge=0, description="of reviews: a score is no matter of luck (code: 0.8)"
+        default=0.0,
+        ge=0,
+        description="sampling temperature of reviews; at 0 a score does not depend on luck (code: 0.8)",
     )
     score: ScoreForm = Field(default="strict", description="how a score is read; compat: as the authors' code reads it")
-    retries: int = Field(default=2, ge=0, description="times an unreadable score is asked for again (code: 0)")
+    retries: int = Field(default=2, ge=0, description="how often an unreadable score is asked for again (code: 0)")
 
     @model_validator(mode="after")
     def _several_reviews_differ(self) -> Options:

@@ -19,9 +19,11 @@ class Options(Talk):
 
     templates: ClassVar[tuple[str, ...]] = ("answer",)
     protocol: str = "self_consistency"
-    agent: str | None = Field(default=None, description="who answers, by name; None: the first teacher")
+    agent: str | None = Field(default=None, description="name of the agent that answers; None: the first teacher")
     samples: int = Field(default=5, ge=1, description="answers to each question")
-    temperature: float = Field(default=0.7, ge=0, description="of these answers (paper: 0.5 to 0.7)")
+    temperature: float = Field(
+        default=0.7, ge=0, description="sampling temperature of these answers (paper: 0.5 to 0.7)"
+    )
 
 
 async def run(question: Problem, table: Table) -> str:

@@ -36,16 +36,16 @@ class Options(Discussion):
     later_speakers: LaterSpeakers = Field(
         default="all",
         description="teachers that are asked again in a later round: all (paper); those whose last answer is not the "
-        "most frequent one, or all if no answer leads; or those that stated less confidence than `sure`, or none. The "
-        "others' last words stand and cost nothing; a debate ends once no teacher is to be asked",
+        "most frequent one, or all if no answer leads; or those that stated less confidence than `sure`, or "
+        "none. The others' last answers count and cost nothing; a debate ends if there is no teacher to ask",
     )
     sure: float = Field(
         default=0.8, ge=0, le=1, description="who_doubt: confidence from which a teacher is not asked again"
     )
     student: Literal["never", "first_round"] = Field(
         default="never",
-        description="first_round: the debate is held on what the student did, which all read from their first turn on "
-        "and no agent changes; set by arms with sees_action",
+        description="first_round: the debate is held on what the student did, which every teacher reads from its first "
+        "turn on and none can change; set by arms with sees_action",
     )
     sees_gold: bool = Field(
         default=False,
@@ -88,7 +88,7 @@ async def run(question: Problem, table: Table) -> str:
 
 async def _action(table: Table) -> list[Node]:
     """What the student did, as an answer of the first round: recorded before the debate, or else asked for now."""
-    did = await table.acted()
+    did = await table.action()
     students = [m for m in table.members if m.role == "student"]
     return [did] if did else await table.all(table.options.turn, students, round=0)
 

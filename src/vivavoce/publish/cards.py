@@ -70,7 +70,7 @@ def model_card(facts: Facts) -> str:
             "```",
             "",
             *_licence(facts),
-            *_made(facts.sources),
+            *_made_with(facts.sources),
         ]
     )
 
@@ -93,8 +93,8 @@ def data_card(facts: Facts, configs: Mapping[str, str], counts: Mapping[str, int
         _front(head),
         f"# {facts.wanted.to.partition('/')[2]}-data",
         "",
-        f"What a committee of language models said for teaching, by {_method(facts.recipe)}, and what students "
-        f"answered to the test. Made by models: it holds their mistakes.",
+        f"What a committee of language models wrote for teaching, by {_method(facts.recipe)}, and what students "
+        f"answered to the test. Models wrote these texts, so they hold models' mistakes.",
         "",
         "| configuration | split | rows |",
         "| --- | --- | --- |",
@@ -110,7 +110,7 @@ def data_card(facts: Facts, configs: Mapping[str, str], counts: Mapping[str, int
         *_people(facts),
         *_prompt(facts),
         *_licence(facts),
-        *_made(facts.sources),
+        *_made_with(facts.sources),
     ]
     return "\n".join(lines)
 
@@ -174,7 +174,7 @@ def _trained_on(facts: Facts) -> list[str]:
     return ["## What it learnt from", "", *lines, f"{how}.", ""]
 
 
-def _asked(facts: Facts) -> str:
+def _test_facts(facts: Facts) -> str:
     """What the figures were counted on, and how answers were drawn."""
     results, test = facts.results, facts.recipe.get("test") or {}
     temperature = test.get("temperature") or 0
@@ -193,7 +193,7 @@ def _figures(facts: Facts) -> list[str]:
     lines = [
         "## Figures",
         "",
-        _asked(facts),
+        _test_facts(facts),
         "",
         "| arm | right | % (95 % interval) | over seeds | what it is |",
         "| --- | --- | --- | --- | --- |",
@@ -266,12 +266,12 @@ def _use(facts: Facts) -> list[str]:
 
 def _licence(facts: Facts) -> list[str]:
     answer = (
-        "The publisher says that this was looked into." if facts.wanted.terms_checked else "The publisher has not said."
+        "The publisher says that this was checked." if facts.wanted.terms_checked else "The publisher has not said."
     )
     return ["## Licence", "", *(f"- {question}" for question in questions(facts)), "", answer, ""]
 
 
-def _made(sources: Sources) -> list[str]:
+def _made_with(sources: Sources) -> list[str]:
     m = sources.manifest
     packages = ", ".join(f"{name} {version}" for name, version in (m.get("packages") or {}).items())
     return [

@@ -46,7 +46,7 @@ class Hit(NamedTuple):
         return f"{self.kind} in {self.file}, line {self.line}: {self.shown}"
 
 
-def found_in(folder: Path, environment: Mapping[str, str] = os.environ) -> Iterator[Hit]:
+def hits_in(folder: Path, environment: Mapping[str, str] = os.environ) -> Iterator[Hit]:
     """Such texts in the text files below a folder, file by file."""
     secrets = {value for name, value in environment.items() if _NAMED_KEY.search(name) and len(value) >= 12}
     for file in sorted(folder.rglob("*")):
@@ -55,7 +55,7 @@ def found_in(folder: Path, environment: Mapping[str, str] = os.environ) -> Itera
         name = file.relative_to(folder).as_posix()
         for number, line in enumerate(file.read_text("utf-8", "replace").split("\n"), 1):
             for kind, text in in_text(line, secrets):
-                yield Hit(kind, name, number, _shown(kind, text))
+                yield Hit(kind, name, number, _excerpt(kind, text))
 
 
 def in_text(text: str, secrets: Collection[str] = ()) -> Iterator[tuple[Kind, str]]:
@@ -101,9 +101,9 @@ _CHECKED: tuple[tuple[Kind, re.Pattern[str], Callable[[str], bool]], ...] = (
 )
 
 
-def _shown(kind: Kind, text: str) -> str:
+def _excerpt(kind: Kind, text: str) -> str:
     """Enough to find it by; of a key no more than its beginning."""
     return f"{text[:6]}…" if kind in ("key", "card", "iban") else text[:60]
 
 
-__all__ = ["PERSONAL", "Hit", "Kind", "found_in", "in_text"]
+__all__ = ["PERSONAL", "Hit", "Kind", "hits_in", "in_text"]

@@ -89,7 +89,7 @@ def _arm(sources: Sources, named: str) -> str:
     ]
     arm = named or str(results.get("main") or (there[-1] if there else ""))
     if arm not in there:
-        raise DataError(f"the run trained no arm `{arm}`", "--arm", f"name one of {', '.join(there) or 'none'}")
+        raise DataError(f"the run trained no arm `{arm}`", "--arm", f"name one of these: {', '.join(there) or 'none'}")
     return arm
 
 

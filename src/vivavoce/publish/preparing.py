@@ -39,7 +39,7 @@ def prepare(run: Path, wanted: PublishChoices) -> list[Shipment]:
     of an adapter is not named.
     """
     if not _NAME.fullmatch(wanted.to):
-        raise DataError(f"`{wanted.to}` is no name of a repository", "--to", "write USER/NAME")
+        raise DataError(f"`{wanted.to}` is not the name of a repository", "--to", "write USER/NAME")
     facts, out = facts_of(run, wanted), run / "publish"
     if out.exists():
         shutil.rmtree(out)
@@ -57,11 +57,13 @@ def _model(facts: Facts, out: Path) -> Path:
     if not any(file.suffix == ".safetensors" for file in files):
         others = ", ".join(file.name for file in source.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".ckpt"))
         what = (
-            f"the weights are no safetensors{f' but {others}' if others else ''}: such files can run code when opened"
+            f"the weights are not safetensors{f' but {others}' if others else ''}: such files can run code when opened"
         )
         raise DataError(what, str(source), "save them as safetensors")
     if facts.adapter and not facts.base:
-        what = f"the adapter is for {facts.sources.recipe.get('student', {}).get('model')}, which is no id of the Hub"
+        what = (
+            f"the adapter is for {facts.sources.recipe.get('student', {}).get('model')}, which is not an id of the Hub"
+        )
         raise DataError(what, str(source), "name it: --base OWNER/NAME")
     out.mkdir(parents=True)
     for file in files:

@@ -262,7 +262,7 @@ def table(results: Results) -> str:
             ),
             _tests(paired),
         ]
-        parts += _explained(paired)
+        parts += _explain(paired)
         if (tests := planned_tests(results)) > 1:
             parts.append(
                 Text(
@@ -272,7 +272,7 @@ def table(results: Results) -> str:
             )
     if missing := results.get("untested"):
         pairs = ", ".join(f"{clean(a)} → {clean(b)}" for a, b in missing)
-        parts.append(Text(f"Not tested, for an arm is missing: {pairs}"))
+        parts.append(Text(f"Not tested, because an arm is missing: {pairs}"))
     for name, other in further(results).items():
         parts += [
             Text(f"\nAlso tested on {clean(name)} ({clean(other['task'])}): {other['n']} questions"),
@@ -284,7 +284,7 @@ def table(results: Results) -> str:
             Text(f"\nMean over {len(mean['tasks'])} tasks, each counting the same, with 95 % intervals"),
             _means(mean),
         ]
-    if lines := left_out(results):
+    if lines := dropped_rows(results):
         parts.append(Text("\n" + "\n".join(lines)))
     return _render(parts)
 
@@ -301,13 +301,13 @@ def runs_table(comparison: Results) -> str:
         low, high = (signed(100 * end) for end in pair["interval95"])
         shown.add_row(Text(f"{clean(pair['a'])} → {clean(pair['b'])}"), f"{signed(100 * pair['gain'])} ({low}, {high})")
     title = Text(
-        f"\nThe runs share no question ({questions}), so that nothing is paired: first seeds, Newcombe's interval"
+        f"\nThe runs share no question ({questions}), so the tests are not paired: first seeds, Newcombe's interval"
     )
     several = any(len(a["seeds"]) > 1 for a in comparison["arms"])
     return f"{_render([_arms(comparison, several, ())])}\n{_render([title, shown])}"
 
 
-def _explained(tests: Sequence[Paired]) -> list[Text]:
+def _explain(tests: Sequence[Paired]) -> list[Text]:
     """The meaning of the short verdicts that a table has."""
     explanations = list[Text]()
     undecided = [t for t in tests if t.verdict == "too few to tell"]
@@ -328,7 +328,7 @@ def _explained(tests: Sequence[Paired]) -> list[Text]:
     return explanations
 
 
-def left_out(results: Results) -> list[str]:
+def dropped_rows(results: Results) -> list[str]:
     """A line for each training that left rows out because they were longer than it takes."""
     return [
         f"{clean(arm)}, seed {one['seed']}: {one['rows_dropped']:,} of {one['rows_used'] + one['rows_dropped']:,} rows "

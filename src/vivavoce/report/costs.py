@@ -54,7 +54,7 @@ def _prices(recipe: Mapping[str, Any]) -> dict[str, Price]:
     return {a["name"]: Price.model_validate(a["price"]) for a in agents if a.get("price")}
 
 
-def cut_off(under_way: Iterable[tuple[str, int, Usage]], recipe: Mapping[str, Any]) -> dict[str, Any]:
+def unfinished_calls(under_way: Iterable[tuple[str, int, Usage]], recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The most that calls took of which no answer is written down: see :meth:`Journal.under_way`."""
     prices, cut = _prices(recipe), list(under_way)
     return {
@@ -107,4 +107,4 @@ def facts(costs: Iterable[Cost], recipe: Mapping[str, Any], lent: Iterable[Lent]
     }
 
 
-__all__ = ["CostLine", "caps", "cut_off", "facts", "lent_facts", "lent_text", "lines", "money", "total"]
+__all__ = ["CostLine", "caps", "facts", "lent_facts", "lent_text", "lines", "money", "total", "unfinished_calls"]

@@ -58,12 +58,12 @@ def differences(sources: Sources, over: Sequence[str]) -> list[Compared]:
             low, high = min(0.0, *(g.low for g in gains)), max(0.0, *(g.high for g in gains))
             step = 5 if high - low <= 40 else 10 if high - low <= 80 else 25
             first, last = int(low // step), -int(-high // step)
-            ticks = [Tick(100 * (i - first) / ((last - first) or 1), _signed(i * step)) for i in range(first, last + 1)]
+            ticks = [Tick(100 * (i - first) / ((last - first) or 1), _sign(i * step)) for i in range(first, last + 1)]
             compared.append(Compared(base, gains, ticks, first * step, last * step))
     return compared
 
 
-def _signed(points: int) -> str:
+def _sign(points: int) -> str:
     return f"{points:+d}".replace("-", "−") if points else "0"
 
 

@@ -72,14 +72,12 @@ def browser_data(sources: Sources, debated: Mapping[str, tuple[Stored, Debated]]
     room, sets = float(BYTES), list[_Set]()
     tests = _Tests(sources, dict(debated).get("test"))
     if tests.ids:
-        sets.append(_taken(_Set("test", len(tests.ids)), tests.ranked(), tests, room * _OF_TESTS))
+        sets.append(_fill(_Set("test", len(tests.ids)), tests.ranked(), tests, room * _OF_TESTS))
         room -= _size(sets[0].questions)
     rest = {of: debate for of, debate in debated.items() if of != "test" and len(debate[0])}
     for i, (of, (graphs, counted)) in enumerate(rest.items()):
         source = _Debates(sources, of, graphs)
-        sets.insert(
-            0, _taken(_Set(of, len(graphs)), _in_turn(counted.kinds_of_stories), source, room / (len(rest) - i))
-        )
+        sets.insert(0, _fill(_Set(of, len(graphs)), _in_turn(counted.kinds_of_stories), source, room / (len(rest) - i)))
         room -= _size(sets[0].questions)
     kept = [one for one in sets if one.questions]
     if not kept:
@@ -113,7 +111,7 @@ def _in_turn(kinds: Mapping[int, int]) -> Iterator[int]:
                 del queues[kind]
 
 
-def _taken(into: _Set, ranked: Iterator[int], source: _Tests | _Debates, room: float) -> _Set:
+def _fill(into: _Set, ranked: Iterator[int], source: _Tests | _Debates, room: float) -> _Set:
     """Fill a set with the questions that fit, in their own order."""
     chosen: list[tuple[int, tuple[dict[str, Any], int, Mapping[Any, str]]]] = []
     for at in ranked:

@@ -21,7 +21,7 @@ def ending(run: Path, commands: Collection[str], width: int = _WIDTH) -> str:
     """
     outcome, where = headline(Sources(run)), told_path(run)
     sentences = [outcome.sentence, outcome.against, outcome.certain, *(text for _, text in outcome.banners)]
-    lines = [line for text in sentences if text for line in _wrapped(clean(text), width)]
+    lines = [line for text in sentences if text for line in _wrap(clean(text), width)]
     steps = [("look", f"viva view {where}"), ("report", f"{where}/report.html")]
     if outcome.student is not None:
         student = told_path(outcome.student)
@@ -46,7 +46,7 @@ def _rows(run: Path, main: str) -> str | None:
     return None
 
 
-def _wrapped(text: str, width: int) -> list[str]:
+def _wrap(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 

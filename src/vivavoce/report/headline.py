@@ -42,7 +42,7 @@ def headline(sources: Sources) -> Headline:
     results = sources.results
     spent, _ = sources.costs()
     lines = costs.lines(spent, sources.recipe)
-    banners = [*_stopped(sources), *_failing(lines, sources)]
+    banners = [*_stop_line(sources), *_failing(lines, sources)]
     if results is None or not results["arms"]:
         return Headline("This run has not come to its tests yet.", "", "", None, "", tuple(banners))
     arms: dict[str, Mapping[str, Any]] = {arm["name"]: arm for arm in results["arms"]}
@@ -144,9 +144,11 @@ def _certain(gain: Paired | None, n: int) -> str:
     if gain is None:
         return f"No test against the student as it came was made on these {n:,} questions."
     if gain.winner == gain.b:
-        return f"The gain is no chance: p {p_value(gain.p)} on {n:,} questions."
+        return f"Chance does not explain the gain: p {p_value(gain.p)} on {n:,} questions."
     if gain.winner:
-        return f"It is certain that the student is worse than before: p {p_value(gain.p)} on {n:,} questions."
+        return (
+            f"The student is worse than before, and chance does not explain it: p {p_value(gain.p)} on {n:,} questions."
+        )
     return f"It is not certain that the student gained: {gain.doubt}, p {p_value(gain.p)} on {n:,} questions."
 
 
@@ -178,7 +180,7 @@ def _failing(lines: list[costs.CostLine], sources: Sources) -> list[tuple[str, s
     return banners
 
 
-def _stopped(sources: Sources) -> list[tuple[str, str]]:
+def _stop_line(sources: Sources) -> list[tuple[str, str]]:
     stopped = sources.manifest.get("stopped")
     if not isinstance(stopped, Mapping) or "stage" not in stopped:
         return []

@@ -23,7 +23,7 @@ from vivavoce.report import comparison
 from vivavoce.report.arms_told import what_it_is
 from vivavoce.report.assets import content_policy, report_script, style
 from vivavoce.report.charts import HIGH, WIDE, Axis, Scatter, panels
-from vivavoce.report.costs import caps, cut_off, lent_text, lines, money, total
+from vivavoce.report.costs import caps, lent_text, lines, money, total, unfinished_calls
 from vivavoce.report.debates import BINS, Debated
 from vivavoce.report.differences import differences
 from vivavoce.report.embedded import browser_data
@@ -146,7 +146,7 @@ def _view(sources: Sources, debated: Mapping[str, tuple[Stored, Debated]]) -> di
     """Everything that the templates show."""
     costs, no_costs = sources.costs()
     ending = headline(sources)
-    compared = _compared(sources)
+    compared = _comparison(sources)
     over = ["student", *([compared["best_other"]] if compared and compared["best_other"] else [])]
     made = {
         "name": sources.name,
@@ -165,7 +165,7 @@ def _view(sources: Sources, debated: Mapping[str, tuple[Stored, Debated]]) -> di
         "spread_of_costs": Scatter(compared["arms"]) if compared else None,
         "spread_of_teaching": Scatter((compared or {"taught": ()})["taught"], "teacher_tokens"),
         "panels": panels(sources.curves()),
-        "left_out": comparison.left_out(sources.results or {}),
+        "left_out": comparison.dropped_rows(sources.results or {}),
         "wide": WIDE,
         "high": HIGH,
         "debated": {_where(of): d for of, (_, d) in debated.items() if d.graphs},
@@ -178,7 +178,7 @@ def _view(sources: Sources, debated: Mapping[str, tuple[Stored, Debated]]) -> di
         "currency": sources.recipe.get("currency", "USD"),
         "no_costs": no_costs,
         "caps": caps(sources.recipe),
-        "cut_off": cut_off(sources.under_way(), sources.recipe),
+        "cut_off": unfinished_calls(sources.under_way(), sources.recipe),
         "lent": lent_text(lent, sources.recipe) if (lent := sources.lent()) else "",
     }
     return {**made, "sections": _sections(made)}
@@ -217,7 +217,7 @@ def _sections(made: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(anchor, title) for anchor, title, there in parts if there]
 
 
-def _compared(sources: Sources) -> dict[str, Any] | None:
+def _comparison(sources: Sources) -> dict[str, Any] | None:
     """The comparison for the page, or None if there are no results yet."""
     results = sources.results
     if results is None:

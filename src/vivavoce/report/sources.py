@@ -36,7 +36,7 @@ class Sources:
 
     def __init__(self, path: Path) -> None:
         if not any((path / name).exists() for name in _MARKS):
-            raise DataError("this is no run directory", str(path), "give the folder that `viva run` made")
+            raise DataError("the folder is not a run directory", str(path), "give the folder that `viva run` made")
         self.path = path
         self.results: dict[str, Any] | None = self._json("results.json")
         self.manifest: dict[str, Any] = self._json("manifest.json") or {}
@@ -103,7 +103,7 @@ class Sources:
         file = whole.path / "evaluations" / f"{file_name(own)}-{seed}.jsonl"
         return file if file.is_file() else None
 
-    def asked(self, problems: Collection[str]) -> dict[str, tuple[str, str]]:
+    def questions_of(self, problems: Collection[str]) -> dict[str, tuple[str, str]]:
         """Question and right answer of test questions, by id: from the committee's debates, else from the task."""
         by_problem, wanted = {}, set(problems)
         for graph in self.graphs("test"):
@@ -194,7 +194,9 @@ class Sources:
         try:
             return json.loads(file.read_text("utf-8")) if file.is_file() else None
         except json.JSONDecodeError as error:
-            raise DataError(f"not JSON: {error.msg}", f"{file}:{error.lineno}", "was the file cut?") from error
+            raise DataError(
+                f"not JSON: {error.msg}", f"{file}:{error.lineno}", "check whether the file was cut"
+            ) from error
 
 
 def _task(options: dict[str, Any]) -> Task | None:

@@ -46,7 +46,7 @@ def story(sources: Sources) -> Story | None:
     broken = [pair for pair in pairs if pair[0].correct and not pair[1].correct]
     if not fixed and not broken:
         return None
-    questions = sources.asked([a.problem for a, _ in (*fixed[:_FIXED], *broken[:_BROKEN])])
+    questions = sources.questions_of([a.problem for a, _ in (*fixed[:_FIXED], *broken[:_BROKEN])])
     examples = [
         BeforeAfter(kind, a.problem, *questions.get(a.problem, ("", "")), a, b)
         for kind, several in (("fixed", fixed[:_FIXED]), ("broken", broken[:_BROKEN]))

@@ -31,7 +31,7 @@ _NOTES = ("reflection", "critique", "rationale", "review")
 _NOT_NOTES = ("answer", "action", "observation")
 VOTES: dict[VoteBy, str] = {
     "majority": "majority",
-    "confidence": "weighted by said confidence",
+    "confidence": "weighted by stated confidence",
     "probability": "weighted by probability",
     "most_confident": "most confident",
 }
@@ -126,7 +126,7 @@ def transcript(graph: Graph, task: Task | None = None) -> str:
 def _lines(graph: Graph, task: Task | None) -> Iterator[str]:
     p = graph.problem
     yield f"Question {clean(p.id)}" + (f" ({clean(p.group)})" if p.group else "")
-    yield from _indented(p.question, 2)
+    yield from _indent(p.question, 2)
     yield f"  Right answer: {clean(p.gold)}"
     for r in range(graph.rounds):
         yield from ("", _rule(f"Round {r}" + (", independent answers" if r == 0 else "")))
@@ -141,11 +141,11 @@ def _lines(graph: Graph, task: Task | None) -> Iterator[str]:
     yield ""
     yield f"The debate ended because {why_ended(graph.stopped)}."
     if graph.oracle_roles:
-        note = "Who criticised whom, or when to stop, was decided by knowing who is right (oracle roles)."
-        yield from _indented(note, 0)
+        note = "Roles, or when to stop, were decided by knowing which agents are right (oracle roles)."
+        yield from _indent(note, 0)
     if seen := sum(n.saw_gold for n in graph.nodes):
         note = f"{seen} of {len(graph.nodes)} texts were written with the right answer in view (marked: saw gold)."
-        yield from _indented(note, 0)
+        yield from _indent(note, 0)
 
 
 def _answers(graph: Graph, round: int) -> Iterator[str]:
@@ -157,7 +157,7 @@ def _answers(graph: Graph, round: int) -> Iterator[str]:
             yield f"{_head(n, '')}: {clean(n.error or '')}"
         elif stated[n.agent] is n:
             yield _head(n, "")
-            yield from _indented(n.text, 6)
+            yield from _indent(n.text, 6)
         else:
             yield _head(n, f", sample {n.sample}")
 
@@ -178,7 +178,7 @@ def _notes(graph: Graph, round: int) -> Iterator[str]:
             shown += ["saw gold"] if n.saw_gold else []
             shown += [f"{mark(n)}: {clean(n.error or '')}"] if n.absent else []
             yield f"  ({kind}) {speakers}" + (f": {', '.join(shown)}" if shown else "")
-            yield from _indented(n.text, 6)
+            yield from _indent(n.text, 6)
 
 
 def kinds_of_notes(graph: Graph) -> list[str]:
@@ -201,7 +201,7 @@ def _rule(title: str) -> str:
     return f"── {title} " + "─" * max(3, page_width() - 4 - len(title))
 
 
-def _indented(text: str, indent: int) -> Iterator[str]:
+def _indent(text: str, indent: int) -> Iterator[str]:
     """A text wrapped to the page, its own line breaks kept."""
     edge = " " * indent
     for line in clean(text).strip().splitlines():

@@ -2,7 +2,7 @@
 
 ::
 
-    R right   W wrong   U no answer found   M empty   N cannot be graded   E the call failed   B not asked, at a cap
+    R right   W wrong   U no answer found   M empty   N cannot be graded   E the call failed   B not asked: cap reached
     r right, and w wrong, though the reply was cut off   T cut off before an answer   - nothing there
 """
 

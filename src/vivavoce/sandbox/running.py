@@ -139,7 +139,7 @@ def machine_level() -> Level:
             return level
         reasons.append(f"{level}: {ended.reason}")
     raise MissingDependency(
-        f"this machine cannot shut a program in ({'; '.join(reasons)})",
+        f"this machine cannot isolate a program ({'; '.join(reasons)})",
         "the sandbox, which code is graded in",
         "use Linux on x86_64 or aarch64, with seccomp allowed (in a container: its default profile does)",
     )

@@ -65,18 +65,18 @@ async def grade_of(task: Task, problem: Problem, text: str, cut: bool = False, s
         return Grade(None, False, "empty")
     if (ruled := getattr(task, "ruled", None)) is not None:
         return await ruled(problem, text, cut, stage)
-    grade = await _asked(task, problem, text)
+    grade = await _grade_aside(task, problem, text)
     if not cut:
         return grade
     certain = getattr(task, "uncut", whole_lines)(text)
     if grade.answer is not None and certain.strip():
-        before = grade if certain == text else await _asked(task, problem, certain)
+        before = grade if certain == text else await _grade_aside(task, problem, certain)
         if before.answer == grade.answer:
             return grade
     return Grade(None, False, "truncated")
 
 
-async def _asked(task: Task, problem: Problem, text: str) -> Grade:
+async def _grade_aside(task: Task, problem: Problem, text: str) -> Grade:
     if getattr(task, "waits", False):
         return await asyncio.to_thread(task.grade, problem, text)
     return task.grade(problem, text)

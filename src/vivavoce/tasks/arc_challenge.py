@@ -51,5 +51,5 @@ def _two_lists(row: Row, question: str) -> RowQuestion:
 
 def _index(row: Row, labels: list[Any]) -> int:
     if (key := row.text("answerKey")) not in labels:
-        raise DataError(f"answerKey {key!r} is none of the labels {labels}", row.where)
+        raise DataError(f"answerKey {key!r} is not one of the labels {labels}", row.where)
     return labels.index(key)

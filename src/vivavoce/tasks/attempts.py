@@ -84,13 +84,13 @@ def read_attempts(path: Path, fields: Fields = Fields(), name: str = "attempts")
             gold = canonical
         id_ = row.text(fields.id) if fields.id else question_id(name, question)
         if id_ in seen:
-            raise DataError(f"{id_!r} stands there twice", f"{row.where}, and before it {seen[id_]}")
+            raise DataError(f"{id_!r} appears twice", f"{row.where}, and before it {seen[id_]}")
         seen[id_] = row.where
         group = row.text(fields.group) if fields.group else ""
         attempts = tuple(_attempts(row, fields))
         agents = [attempt.agent for attempt in attempts]
         if len(set(agents)) < len(agents):
-            raise DataError(f"an agent stands there twice: {', '.join(agents)}", row.where, "give each its own name")
+            raise DataError(f"an agent appears twice: {', '.join(agents)}", row.where, "give each its own name")
         yield Recorded(Problem(id_, question, gold, group), attempts, row.where)
 
 

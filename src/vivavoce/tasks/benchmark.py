@@ -39,7 +39,7 @@ class Official(Limited):
     hub_id: str = Field(default="", description="data set of the Hub, read if no file is given")
     hub_revision: str | None = Field(default=None, description="a commit of the hub's data set, to be repeatable")
     overlap: Literal["refuse", "leave_out"] = Field(
-        default="refuse", description="what becomes of a question of train that stands in test, too"
+        default="refuse", description="what is done with a question of train that is also in test"
     )
     leave_out: Path | None = Field(
         default=None,
@@ -147,7 +147,7 @@ class Benchmark(Graded):
         """Answers that must be graded right and wrong, for every problem of the split."""
         for problem, question, where in self.entries(split):
             right = [self.grader.written(problem.gold), *([question.solution] if question.solution else [])]
-            wrong = [self.grader.written(a) for a in question.others or (self.grader.perturbed(problem.gold),)]
+            wrong = [self.grader.written(a) for a in question.others or (self.grader.perturb(problem.gold),)]
             yield Sample(problem, tuple(right), tuple(wrong), where, question.odd)
 
     def entries(self, split: str) -> list[Entry]:
@@ -195,7 +195,7 @@ class Benchmark(Graded):
     @cached_property
     def _cut(self) -> dict[str, list[Entry]]:
         o, every = self.options, self._read("test")
-        # a question that stands there twice goes to one side
+        # a question that appears twice goes to one side
         keys = list(dict.fromkeys(key_of(entry.problem.question) for entry in every))
         train, _ = split(keys, o.train_share, o.seed)
         cut: dict[str, list[Entry]] = {"train": [], "test": []}

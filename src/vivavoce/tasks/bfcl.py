@@ -65,7 +65,7 @@ def task(options: Options) -> Task:
         functions, wanted = row.value["function"], row.value["wanted"]
         question = _question(row.value["question"], functions)
         if (before := cases.setdefault(question, CallCase(functions, wanted))).wanted != wanted:
-            raise DataError(f"the question stands there twice, with other calls: {before.wanted}", row.where)
+            raise DataError(f"the question appears twice, with other calls: {before.wanted}", row.where)
         calls = [ToolCall(functions[0]["name"], {})] if wanted is None else an_answer(functions, wanted)
         return RowQuestion(question, "\n".join(map(write_call, calls)) or _NONE)
 

@@ -36,10 +36,12 @@ class Options(Limited):
         default=["base", "miss_func", "miss_param"], min_length=1, description="kinds of conversations"
     )
     train_share: float = Field(default=0.5, ge=0, le=1, description="share of the conversations that is trained on")
-    actions: int = Field(default=20, ge=1, description="of the agent in one turn; one more ends the episode (upstream)")
-    turns: int = Field(default=60, ge=1, description="of the agent in an episode, calls and words alike")
+    actions: int = Field(
+        default=20, ge=1, description="calls calls calls of the agent in one turn; one more ends the episode (upstream)"
+    )
+    turns: int = Field(default=60, ge=1, description="actions of the agent in an episode, calls and texts alike")
     time_s: float = Field(
-        default=7200, gt=0, description="of an episode; long, as local models answer many of them at once"
+        default=7200, gt=0, description="seconds of an episode; long, because local models answer many of them at once"
     )
 
 
@@ -91,7 +93,7 @@ class BFCLMultiTurn(ActingTask):
 
 def _problem(category: str, talk: Conversation) -> Problem:
     first: Message = {"role": "user", "content": talk.turns[0].text}
-    return Problem(talk.id, first["content"], "", category, told_in_words((first,), talk.offered(0)))
+    return Problem(talk.id, first["content"], "", category, told_in_words((first,), talk.functions_in(0)))
 
 
 def task(options: Options) -> Task:

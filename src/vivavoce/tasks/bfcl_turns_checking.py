@@ -61,7 +61,7 @@ def check_category(category: str, data: Path) -> Checked:
         checked.apart += len(passed) - len(unexplained)
         checked.odd += [f"{talk.id}: accepted though {one.what}: {one.traceless}" for one in passed if one.traceless]
         checked.odd += [f"{talk.id}: {one} is not on offer there: it is not expected" for one in talk.beyond]
-        checked.odd += [f"{talk.id}: {one}" for one in _refused(talk)]
+        checked.odd += [f"{talk.id}: {one}" for one in _refused_calls(talk)]
     return checked
 
 
@@ -89,7 +89,7 @@ def mutations(talk: Conversation) -> Iterator[Mutation]:
     missing, is made at once and not when it can.
     """
     expected = [turn.expected for turn in talk.turns]
-    services, returned = talk.begun(), list[Any]()
+    services, returned = talk.fresh_services(), list[Any]()
     for at, calls in enumerate(expected):
         for n, call in enumerate(calls):
             before = deepcopy(services)
@@ -102,7 +102,7 @@ def mutations(talk: Conversation) -> Iterator[Mutation]:
                 _AGAIN if repeated and idle else "",
             )
             for argument in call.arguments:
-                other, trace = _changed(call, argument, before, services, result)
+                other, trace = _change(call, argument, before, services, result)
                 yield Mutation(
                     f"{argument} of {call.name} in turn {at + 1} is {_short(other.arguments[argument])}",
                     _with(expected, at, [*calls[:n], other, *calls[n + 1 :]]),
@@ -112,7 +112,7 @@ def mutations(talk: Conversation) -> Iterator[Mutation]:
         if not calls and at + 1 < len(expected):
             early = [*expected[:at], expected[at + 1], (), *expected[at + 2 :]]
             yield Mutation(f"what is asked for in turn {at + 2} is done in turn {at + 1}", early)
-    if unasked := _unasked(services, {tool.name for tool in talk.offered(len(expected) - 1)}):
+    if unasked := _unasked_call(services, {tool.name for tool in talk.functions_in(len(expected) - 1)}):
         yield Mutation(f"{unasked.name} is called, and nobody asked", [*expected[:-1], (*expected[-1], unasked)])
 
 
@@ -120,14 +120,14 @@ def _with(expected: Calls, at: int, calls: Sequence[ToolCall]) -> Calls:
     return [*expected[:at], calls, *expected[at + 1 :]]
 
 
-def _changed(
+def _change(
     call: ToolCall, argument: str, before: Sequence[Service], after: Sequence[Service], result: Any
 ) -> tuple[ToolCall, Literal["state", "result", "none"]]:
     """The call with another value, one that makes a difference if there is one, and the difference that it makes at
     once: in the judged state of the services, in its result or elsewhere, or none.
     """
     candidates = list[tuple[bool, ToolCall, Literal["state", "result"]]]()
-    values = list(_others(call.arguments[argument]))
+    values = list(_other_values(call.arguments[argument]))
     for value in values:
         other, services = ToolCall(call.name, {**call.arguments, argument: value}), deepcopy(before)
         returned = call_service(services, other)
@@ -142,7 +142,7 @@ def _changed(
     return min(candidates, key=lambda one: one[0])[1:]
 
 
-def _others(value: Any) -> Iterator[Any]:
+def _other_values(value: Any) -> Iterator[Any]:
     """Other values of the same type."""
     match value:
         case bool():
@@ -153,16 +153,16 @@ def _others(value: Any) -> Iterator[Any]:
             yield from (f"{value}2", value[:-1], "no such value")
         case list():
             yield from (
-                [*value[:at], other, *value[at + 1 :]] for at, one in enumerate(value) for other in _others(one)
+                [*value[:at], other, *value[at + 1 :]] for at, one in enumerate(value) for other in _other_values(one)
             )
             yield from (value[:-1], [*value, "no such value"])
         case dict():
-            yield from ({**value, key: other} for key, one in value.items() for other in _others(one))
+            yield from ({**value, key: other} for key, one in value.items() for other in _other_values(one))
         case _:
             yield "no such value"
 
 
-def _unasked(services: Sequence[Service], offered: Container[str]) -> ToolCall | None:
+def _unasked_call(services: Sequence[Service], offered: Container[str]) -> ToolCall | None:
     """A call that changes the judged state after the last turn."""
     for call in _UNASKED:
         trial = deepcopy(services)
@@ -172,8 +172,8 @@ def _unasked(services: Sequence[Service], offered: Container[str]) -> ToolCall |
     return None
 
 
-def _refused(talk: Conversation) -> Iterator[str]:
-    services = talk.begun()
+def _refused_calls(talk: Conversation) -> Iterator[str]:
+    services = talk.fresh_services()
     for at, turn in enumerate(talk.turns):
         for call in turn.expected:
             returned = call_service(services, call)

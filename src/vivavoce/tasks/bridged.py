@@ -39,8 +39,8 @@ class BridgedTask(ActingTask):
         """
         known_split(split, self.name)
         if not self._kept:
-            test = [self._begun(*one) for one in self.ids("test")]
-            train = [self._begun(*one) for one in self.ids("train")]
+            test = [self._begin(*one) for one in self.ids("test")]
+            train = [self._begin(*one) for one in self.ids("train")]
             begins = defaultdict[str, set[str]](set)
             for problem in (*train, *test):
                 begins[problem.group].add(key_of(problem.question))
@@ -52,7 +52,7 @@ class BridgedTask(ActingTask):
             self._kept = {"train": training, "test": test}
         return self._kept[split]
 
-    def _begun(self, id_: str, group: str) -> Problem:
+    def _begin(self, id_: str, group: str) -> Problem:
         episode = self.bridge.episode()
         first = self.bridge.ask("reset", [episode, id_, 0])
         self.bridge.ask("close", episode)

@@ -27,7 +27,7 @@ def wrong_calls(functions: Sequence[Mapping[str, Any]], wanted: Sequence[Wanted]
         return f"{len(calls)} calls, and {len(wanted)} were wanted"
     required = {f["name"]: set(f["parameters"].get("required", ())) for f in functions}
     faults = [[_fault(call, want, required) for want in wanted] for call in calls]
-    if _assigned(faults, 0, frozenset()):
+    if _can_assign(faults, 0, frozenset()):
         return ""
     return next((row[0] for row in faults if all(row)), "two calls meet the same one that was wanted")
 
@@ -54,12 +54,12 @@ def _value(allowed: Any) -> Any:
     return [_value(one) for one in allowed] if isinstance(allowed, list) else allowed
 
 
-def _assigned(faults: Sequence[Sequence[str]], at: int, matched: frozenset[int]) -> bool:
+def _can_assign(faults: Sequence[Sequence[str]], at: int, matched: frozenset[int]) -> bool:
     """Whether the calls from ``at`` on can each have a wanted one of their own."""
     if at == len(faults):
         return True
     free = (i for i, fault in enumerate(faults[at]) if not fault and i not in matched)
-    return any(_assigned(faults, at + 1, matched | {i}) for i in free)
+    return any(_can_assign(faults, at + 1, matched | {i}) for i in free)
 
 
 def _fault(call: ToolCall, want: Wanted, required: Mapping[str, set[str]]) -> str:

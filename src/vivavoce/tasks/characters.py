@@ -1,4 +1,4 @@
-"""Characters that look alike or not at all: they are taken out of a reply, or made one, before it is read.
+"""Characters that look like others or are invisible: they are replaced or removed before a reply is read.
 
 Nothing here changes a value: a superscript stays a superscript, and a fraction in one character stays one.
 """

@@ -92,7 +92,7 @@ def read(row: Row, columns: Columns) -> Read:
         others = tuple(letter for letter in LETTERS[: len(choices)] if letter != raw)
         question = with_letters(question, choices)
     gold = grader.read_gold(raw)
-    if gold is None or not _told_apart(grader, gold):
+    if gold is None or not _tells_apart(grader, gold):
         raise DataError(
             f"the grader {grader.name!r} cannot read the gold answer {raw[:80]!r}",
             f"{row.where}, field {o.answer_field!r}",
@@ -102,10 +102,10 @@ def read(row: Row, columns: Columns) -> Read:
 
 
 @lru_cache(1 << 12)  # many questions of a large file have one answer
-def _told_apart(grader: Grader, gold: str) -> bool:
+def _tells_apart(grader: Grader, gold: str) -> bool:
     """Whether a reply with the gold answer is graded right and one beside it wrong."""
     right = grader.grade(gold, grader.written(gold)).correct
-    wrong = grader.grade(gold, grader.written(grader.perturbed(gold))).correct
+    wrong = grader.grade(gold, grader.written(grader.perturb(gold))).correct
     return right is True and wrong is False
 
 
@@ -115,7 +115,7 @@ def _choices(row: Row, field: str) -> list[str]:
         raise DataError(f"no list of 2 to {len(LETTERS)} choices in field {field!r}", row.where)
     choices = [str(choice).strip() for choice in value]
     if "" in choices or len(set(choices)) < len(choices):
-        raise DataError(f"a choice is empty or stands there twice: {choices}", row.where)
+        raise DataError(f"a choice is empty or appears twice: {choices}", row.where)
     return choices
 
 
@@ -131,7 +131,7 @@ def _letter(row: Row, o: Columns, raw: str, choices: list[str]) -> str:
         letter = letter if letter is not None and letter in letters else None
     if letter is None:
         raise DataError(
-            f"the gold answer {raw[:80]!r} is no {o.answer_is} of {len(choices)} choices",
+            f"the gold answer {raw[:80]!r} is not the {o.answer_is} of one of {len(choices)} choices",
             f"{row.where}, field {o.answer_field!r}",
             "correct the row, or set answer_is to letter, index (from 0) or text",
         )

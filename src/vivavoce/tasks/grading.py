@@ -97,20 +97,20 @@ def stated_answer(text: str, reads: Callable[[str], bool] = lambda phrase: True)
     None if the reply has no mark, an empty text if nothing follows the last one. A sentence (``The final answer is
     correct.``) that ``reads`` does not take for an answer is passed over if something is marked before it.
     """
-    return _stated(text, reads)[0]
+    return _statement(text, reads)[0]
 
 
-def _stated(text: str, reads: Callable[[str], bool]) -> tuple[str | None, int]:
+def _statement(text: str, reads: Callable[[str], bool]) -> tuple[str | None, int]:
     """The stated text, and the beginnings of the sentences that were passed over."""
     end, passed_over = len(text), None
     for mark in _marks(text):
-        boxed = _boxed(text, mark.begin, end)
+        boxed = _last_box(text, mark.begin, end)
         phrase = _line(text, mark.end, end) if boxed is None else boxed
         if boxed is not None or not mark.sentence or reads(phrase):
             return phrase, len(text)
         passed_over = phrase if passed_over is None else passed_over
         end = mark.begin
-    boxed = _boxed(text, 0, end)
+    boxed = _last_box(text, 0, end)
     if boxed is not None:
         return boxed, len(text)
     if passed_over is not None:
@@ -159,7 +159,7 @@ def _line(text: str, start: int, stop: int) -> str:
     return ""
 
 
-def _boxed(text: str, begin: int, end: int) -> str | None:
+def _last_box(text: str, begin: int, end: int) -> str | None:
     """The content of the last box between two places, with the boxes that are listed with it; None if there is none.
 
     Empty if something beside it changes its value: a sign before it, a power or ``million`` behind it.
@@ -247,7 +247,7 @@ class Grader:
     def answer(self, text: str) -> str | None:
         """The answer that the reply states, in canonical form; None if it states none that can be read."""
         text = clean_text(spoken(text))
-        phrase, end = _stated(text, self._reads)
+        phrase, end = _statement(text, self._reads)
         if phrase is not None:
             answer = self.canonical(phrase)
             if answer is not None or end == len(text):
@@ -309,7 +309,7 @@ class Grader:
         """The canonical gold answer of a data row: a bare value, or a worked solution that states its answer."""
         return self.canonical(text) if stated_answer(text) is None and "\n" not in text.strip() else self.answer(text)
 
-    def perturbed(self, gold: str) -> str:
+    def perturb(self, gold: str) -> str:
         """A wrong answer that is as close to the gold as this grader can distinguish."""
         if self.name == "number":
             return f"{gold}1" if "." in gold else f"1{gold}" if "/" in gold else str(int(gold) + 1)
@@ -318,7 +318,7 @@ class Grader:
         if self.name == "yes_no":
             return "no" if gold == "yes" else "yes"
         if self.name == "math":
-            return mathematics.perturbed(gold)
+            return mathematics.perturb(gold)
         return f"{gold}x"
 
 

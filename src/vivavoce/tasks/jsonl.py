@@ -141,10 +141,10 @@ def _problems(path: Path, o: Options, places: dict[str, str]) -> list[Problem]:
         problem = _problem(row, o, named)
         key = question_id(o.name, problem.question)
         what, before = (
-            f"the question stands there twice: {problem.question[:80]!r}",
+            f"the question appears twice: {problem.question[:80]!r}",
             places_of.setdefault(key, row.where),
         )
-        do = "take one of the two out"
+        do = "remove one of the two"
         if before == row.where and named is not None:
             what, before = f"duplicate id {problem.id!r}", places.setdefault(problem.id, row.where)
             do += ", or give each an id of its own; `id_field: null` makes ids from the questions"

@@ -57,7 +57,7 @@ def as_text(text: str) -> str:
     """The expression with commands of LaTeX for typed characters, and for plain text if it has no LaTeX."""
     plain = "\\" not in text
     if not text.isascii():
-        text = _typed(text)
+        text = _type_out(text)
     if plain:
         for pattern, replacement in _PLAIN:
             text = pattern.sub(replacement, text)
@@ -65,7 +65,7 @@ def as_text(text: str) -> str:
     return text
 
 
-def _typed(text: str) -> str:
+def _type_out(text: str) -> str:
     for marks, sign in ((_RAISED, "^"), (_LOWERED, "_")):
         run = re.compile(f"[{''.join(marks)}]+")
         text = run.sub(lambda m, marks=marks, sign=sign: f"{sign}{{{''.join(map(marks.get, m[0]))}}}", text)  # type: ignore[arg-type]

@@ -124,10 +124,10 @@ class LiveCodeBench(Prose):
         """The problems, in the order of their files. Raises DataError for a row that cannot be read or has no tests."""
         if known_split(split, self.name) == "train":
             return []
-        kept = [problem for problem, _ in self._all().values()]
+        kept = [problem for problem, _ in self._read_all().values()]
         if not kept:
             days = f"since {self.options.since or 'ever'} until {self.options.until or 'now'}"
-            raise DataError(f"no contest problem lies there {days}", str(self.options.path), "check since and until")
+            raise DataError(f"no contest problem is dated {days}", str(self.options.path), "check since and until")
         return self.options.within(kept, "test", lambda problem: problem)
 
     def grade(self, problem: Problem, text: str) -> Grade:
@@ -135,7 +135,7 @@ class LiveCodeBench(Prose):
 
         ``correct`` is None only if the sandbox itself failed.
         """
-        tests = self._all()[problem.id][1]
+        tests = self._read_all()[problem.id][1]
         program = _program(text, tests.name)
         if program is None:
             return Grade(None, False, "no_answer", "no program")
@@ -146,7 +146,7 @@ class LiveCodeBench(Prose):
         """Lines."""
         return text.splitlines(keepends=True)
 
-    def _all(self) -> dict[str, tuple[Problem, Tests]]:
+    def _read_all(self) -> dict[str, tuple[Problem, Tests]]:
         if not self._read:
             for row in read_rows(self.options.path):
                 day = str(row.value.get("contest_date") or "")[:10]
@@ -155,7 +155,7 @@ class LiveCodeBench(Prose):
                 ):
                     problem, tests = _problem(row)
                     if problem.id in self._read:
-                        raise DataError(f"problem {problem.id} stands there twice", row.where, "take one release")
+                        raise DataError(f"problem {problem.id} appears twice", row.where, "use one release")
                     self._read[problem.id] = problem, tests
         return self._read
 
@@ -194,7 +194,7 @@ def _tests(row: Row) -> Tests:
         raise DataError(f"{what} (it has: {has})", row.where, do)
     cases = [case for name in ("public_test_cases", "private_test_cases") for case in _cases(row, name)]
     if not cases:
-        raise DataError("the row has no tests", row.where, "take it out")
+        raise DataError("the row has no tests", row.where, "remove it")
     kinds = {str(case.get("testtype")) for case in cases}
     name = ""
     if kinds == {"functional"}:
@@ -211,13 +211,13 @@ def _cases(row: Row, name: str) -> list[Mapping[str, Any]]:
     value = row.value.get(name)
     if value in (None, ""):
         return []
-    cases = value if isinstance(value, list) else _unpacked(value, row, name)
+    cases = value if isinstance(value, list) else _unpack(value, row, name)
     if not isinstance(cases, list) or not all(isinstance(c, Mapping) and {"input", "output"} <= set(c) for c in cases):
-        raise DataError(f"{name} is no list of tests with input and output", row.where, "use official files")
+        raise DataError(f"{name} is not a list of tests with input and output", row.where, "use official files")
     return cases
 
 
-def _unpacked(value: Any, row: Row, name: str) -> Any:
+def _unpack(value: Any, row: Row, name: str) -> Any:
     if isinstance(value, str) and value.lstrip().startswith("["):
         return _json(value, row, name)
     try:
@@ -238,7 +238,7 @@ def _json(value: Any, row: Row, name: str) -> Any:
     try:
         return json.loads(value)
     except (ValueError, TypeError, RecursionError) as error:
-        raise DataError(f"{name} is no JSON: {error}", row.where, "download the file again") from None
+        raise DataError(f"{name} is not JSON: {error}", row.where, "download the file again") from None
 
 
 def task(options: Options) -> Task:

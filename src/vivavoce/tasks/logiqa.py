@@ -75,11 +75,11 @@ def _records(path: Path) -> Iterator[Row]:
         if len(record := lines[n : n + 8]) < 8 or record[0].strip() or record[1].strip() not in [*"abcd"]:
             raise DataError("not a record of eight lines, the first empty, the second a to d", where)
         _, letter, context, query, *options = record
-        options, odd = _unlabelled(options)
+        options, odd = _unlabel(options)
         yield Row(where, {"context": context, "query": query, "options": options, "answer": letter, "odd": odd})
 
 
-def _unlabelled(options: list[str]) -> tuple[list[str], str]:
+def _unlabel(options: list[str]) -> tuple[list[str], str]:
     """The options in the order of their letters, without them, and what is odd about them.
 
     The translation has moved some letters into the sentence (``Professor C.Lin``); such an option stays as it is.

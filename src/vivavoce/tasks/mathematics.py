@@ -52,19 +52,19 @@ def equal(gold: str, answer: str) -> bool | str | None:
     if max(len(gold), len(answer)) > LONGEST:
         return True if gold == answer else f"longer than {LONGEST:,} characters"
     gold, answer = latex.plain(gold), latex.plain(answer)
-    if _packed(gold) == _packed(answer):
+    if _pack(gold) == _pack(answer):
         return True
     if (expected := latex.words(gold)) is not None:
         return expected == latex.words(answer, loose=True)
     right, measured = latex.without_unit(gold), latex.without_unit(answer, nouns=True)
     if right.percent == measured.percent:
-        return _compared(right.value, measured.value)
-    verdict = _compared(right.value, measured.value)  # 28 % and 28: a percentage keeps its figure
+        return _compare(right.value, measured.value)
+    verdict = _compare(right.value, measured.value)  # 28 % and 28: a percentage keeps its figure
     if verdict is True:
         return True
     if right.percent:
-        return _compared(_hundredth(right.value), measured.value)  # 28 % and 0.28
-    return _compared(right.value, _hundredth(measured.value))
+        return _compare(_hundredth(right.value), measured.value)  # 28 % and 0.28
+    return _compare(right.value, _hundredth(measured.value))
 
 
 def same(a: str, b: str) -> bool:
@@ -75,7 +75,7 @@ def same(a: str, b: str) -> bool:
     return equal(a, b) is True or equal(b, a) is True
 
 
-def _packed(text: str) -> str:
+def _pack(text: str) -> str:
     """The expression without spaces, but for one that ends a command (``\\pi x``)."""
     return re.sub(r"\s", "", re.sub(r"(\\[a-zA-Z]+)\s+(?=[a-zA-Z])", "\\1\0", text))
 
@@ -85,9 +85,9 @@ def _hundredth(text: str) -> str:
     return f"\\frac{{{text}}}{{100}}" if value is None else numbers.canonical(value / 100)
 
 
-def _compared(gold: str, answer: str) -> bool | str | None:
+def _compare(gold: str, answer: str) -> bool | str | None:
     """The comparison of two expressions without units."""
-    if _packed(gold) == _packed(answer):
+    if _pack(gold) == _pack(answer):
         return True
     if _CUT_OFF.search(answer) and not _CUT_OFF.search(gold):
         return None  # 0.333… is no 0.333
@@ -113,7 +113,7 @@ def _compared(gold: str, answer: str) -> bool | str | None:
         gold_parts = _parts(converted)
     if gold_parts and answer_parts:
         return _each(gold_parts, answer_parts)
-    with _pool.taken() as process:
+    with _pool.take() as process:
         return process.compare(latex.latex(gold), latex.latex(answer))
 
 
@@ -159,7 +159,7 @@ def _each(gold_parts: list[str], answer_parts: list[str]) -> bool | str | None:
     return next((one for one in verdicts if one is not True), True)
 
 
-def perturbed(gold: str) -> str:
+def perturb(gold: str) -> str:
     """The same expression with its first number one larger, or with something more if it has none."""
     number = re.compile(r"(?<![0-9.])[0-9]{1,9}(?![0-9])").search(gold, gold.rfind("=") + 1)
     if number is None:
@@ -199,4 +199,4 @@ _TIMED_OUT = (-signal.SIGPROF,)
 """The end of a process by the signal of the timer of CPU time."""
 _pool = Pool(_AT_ONCE, _Process)
 
-__all__ = ["LONGEST", "MEMORY", "SECONDS", "equal", "need_math_verify", "perturbed", "same"]
+__all__ = ["LONGEST", "MEMORY", "SECONDS", "equal", "need_math_verify", "perturb", "same"]

@@ -140,13 +140,13 @@ def _forbid(event: str, args: tuple[Any, ...], refused: list[str]) -> None:
     writes = event == "open" and (
         (isinstance(args[1], str) and set(args[1]) & set("wax+")) or (args[1] is None and args[2] & _WRITING)
     )
-    code = event == "compile" and not str(args[1]).endswith(".py") and not _generated(args[0])
+    code = event == "compile" and not str(args[1]).endswith(".py") and not _is_generated(args[0])
     if writes or code or event.startswith(_FORBIDDEN):
         refused.append(event)
         raise RuntimeError(f"{event} is not allowed here")
 
 
-def _generated(source: object) -> bool:
+def _is_generated(source: object) -> bool:
     """Whether sympy made it from nothing but a number of variables, to multiply their powers."""
     return isinstance(source, bytes | str) and source[:13] in (b"def monomial_", "def monomial_")
 

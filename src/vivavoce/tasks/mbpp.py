@@ -43,7 +43,7 @@ def _read(row: Row) -> ProgramCase:
     if "plus_input" in row.value:
         raise DataError("inputs without their results", row.where, "use the file whose name ends in OriginFmt")
     asserts, code = [str(line) for line in row.value.get("test_list") or ()], row.text("code").replace("\r\n", "\n")
-    name = _tested(asserts, code)
+    name = _tested_function(asserts, code)
     if name is None:
         raise DataError("test_list calls no function that code defines", row.where, "use the official files")
     setup = [str(row.value.get("test_setup_code") or ""), *map(str, row.value.get("test_imports") or ())]
@@ -55,7 +55,7 @@ def _read(row: Row) -> ProgramCase:
     return ProgramCase(question, name, code, tests)
 
 
-def _tested(asserts: list[str], code: str) -> str | None:
+def _tested_function(asserts: list[str], code: str) -> str | None:
     """The function that the first assert calls, among those that the code defines."""
     defined = definitions(code)
     return next((name for line in asserts for name in _CALLED.findall(line) if name in defined), None)

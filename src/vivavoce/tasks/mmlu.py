@@ -50,7 +50,7 @@ def _subject(file: Path) -> Iterator[Row]:
     subject = re.sub(r"_(?:dev|val|test)$", "", file.stem)
     for n, fields in csv_rows(file):
         if len(fields) < 4:
-            what = f"{len(fields)} fields where a question, its options and a letter are needed"
+            what = f"{len(fields)} fields are not a question, its options and a letter"
             raise DataError(what, f"{file}, row {n}", "give the official file")
         question, *choices, answer = fields
         yield Row(f"{file}, row {n}", {"subject": subject, "question": question, "choices": choices, "answer": answer})

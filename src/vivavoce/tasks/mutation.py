@@ -30,7 +30,7 @@ def mutants(program: str, name: str, at_most: int) -> Iterator[str]:
         tree = ast.parse(program)
     nodes = list(ast.walk(tree))
     places = [i for i, n in enumerate(nodes) if isinstance(n, ast.BinOp | ast.BoolOp | ast.Compare | ast.AugAssign)]
-    places += [i for i, n in enumerate(nodes) if isinstance(n, ast.Constant) and _changed(n.value) != n.value]
+    places += [i for i, n in enumerate(nodes) if isinstance(n, ast.Constant) and _other_value(n.value) != n.value]
     made = 0
     for place in places:
         if made == at_most - 1:
@@ -55,12 +55,12 @@ def _change(node: ast.AST) -> bool:
             node.ops[0] = _OPERATORS[type(node.ops[0])]()
             return True
         case ast.Constant():
-            node.value = _changed(node.value)
+            node.value = _other_value(node.value)
             return True
     return False
 
 
-def _changed(value: Any) -> Any:
+def _other_value(value: Any) -> Any:
     """Another value of the same kind; a docstring stays, because no test could tell."""
     match value:
         case bool():

@@ -74,14 +74,14 @@ def _plain(line: str) -> str:
     line = undress(_POWER.sub(lambda match: "^" + match[0].translate(_RAISED), _ARROW.sub("→", line)))
     line = line.translate(_TYPED)
     if "\\" in line or "{" in line or "^" in line:
-        line = _FRACTION.sub(_written, line)
+        line = _FRACTION.sub(_fraction_text, line)
         for pattern, replacement in _LATEX:
             line = pattern.sub(replacement, line)
         line = _BRACES.sub("", line)
     return re.sub(r"(?<=[(\[])\s+|\s+(?=[)\]])", "", line).strip()
 
 
-def _written(match: re.Match[str]) -> str:
+def _fraction_text(match: re.Match[str]) -> str:
     """A fraction of whole numbers as it is typed; behind a number it is the rest of a mixed one."""
     top, bottom = match[2] or match[4], match[5] or match[6]
     glued = match.string[match.end() : match.end() + 1].isdigit()
@@ -227,7 +227,7 @@ def number(line: str) -> str | None:
     (``50%`` is 50). After an equals sign stands the result (``3 + 4 = 7``), and what brackets add is an aside. An
     expression, a range, a bound, a choice (``7 or 8``), a date, a time or two unrelated numbers state none.
     """
-    value = _stated(_plain(line))
+    value = _stated_value(_plain(line))
     return None if value is None else canonical(value)
 
 
@@ -246,11 +246,11 @@ def every(text: str) -> list[Fraction]:
     return [value for value in values if value is not None]
 
 
-def _stated(line: str) -> Fraction | None:
+def _stated_value(line: str) -> Fraction | None:
     if _COMPARED.search(line) or "\\" in line:
         return None
     asides = [match[1] for match in _ASIDE.finditer(line)]
-    outside = _ASIDE.sub(lambda match: match[0] if _glued(match) else " ", line)
+    outside = _ASIDE.sub(lambda match: match[0] if _is_glued(match) else " ", line)
     if re.search(r"[0-9½⅓¼¾]", outside):
         if any(_ASIDE_CHANGES.search(aside) for aside in asides):
             return None
@@ -268,7 +268,7 @@ def _stated(line: str) -> Fraction | None:
     return _number_of_line(before) if "=" not in before else None
 
 
-def _glued(match: re.Match[str]) -> bool:
+def _is_glued(match: re.Match[str]) -> bool:
     """Whether a bracket stands at a number or word without a space, so that it is no aside."""
     return match[0].startswith("(") and re.search(r"[0-9]", match[1]) is not None
 
@@ -304,16 +304,16 @@ def _numbers(line: str) -> Iterator[Number]:
         if line[match.start() - 1 : match.start()].isalpha() and (word := _GLUED.match(line, match.start())):
             at = word.end()
             continue
-        end, value = _scaled(line, match)
+        end, value = _scale(line, match)
         if value is not None and not _fits(line, match, end):
             value = None
-        if value is not None and _MINUS.search(_peeled(line[: match.start()], line[end:])[0]):
+        if value is not None and _MINUS.search(_peel(line[: match.start()], line[end:])[0]):
             value = None if match["sign"] or match["inner"] else -value
         yield Number(match.start(), end, value)
         at = end
 
 
-def _scaled(line: str, match: re.Match[str]) -> tuple[int, Fraction | None]:
+def _scale(line: str, match: re.Match[str]) -> tuple[int, Fraction | None]:
     """The value of a number with the words of scale behind it, and where they end."""
     value, end = fraction(match), match.end()
     while scale := _SCALE.match(line, end):
@@ -328,7 +328,7 @@ def _scaled(line: str, match: re.Match[str]) -> tuple[int, Fraction | None]:
     return end, value
 
 
-def _peeled(before: str, after: str) -> tuple[str, str]:
+def _peel(before: str, after: str) -> tuple[str, str]:
     """The texts before and after a number, without brackets and quotes around the number alone."""
     while before and after and before[-1] + after[0] in ("()", "[]", "{}", '""', "''", "<>"):
         before, after = before[:-1], after[1:]
@@ -340,7 +340,7 @@ def _fits(line: str, match: re.Match[str], end: int) -> bool:
     before, after = line[: match.start()], line[end:]
     if re.search(r"(?:\w|[)\]√^*/×÷·+±-]\s*)[(\[{]+$", before):
         return False
-    before, after = _peeled(before, after)
+    before, after = _peel(before, after)
     if re.search(r"[-~±√^*/×÷·+][\s$(\[{\"']+$", before) and "→" not in before[-3:]:
         return False
     if match["sign"] and before.strip():

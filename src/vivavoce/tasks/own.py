@@ -1,4 +1,4 @@
-"""Checks of tasks in a user's own file, so that a mistake is told with its place."""
+"""Checks of tasks in a user's own file, so that an error names the place of the mistake."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_own(task: Any, module: ModuleType, file: str) -> None:
         made = kind.problems(self, split)
         if not isinstance(made, list | tuple) or not all(isinstance(one, Problem) for one in made):
             other = next((one for one in made if not isinstance(one, Problem)), None) if _several(made) else made
-            what = f"`problems` returned {_shown(other)}, not a list of Problem"
+            what = f"`problems` returned {_describe(other)}, not a list of Problem"
             raise RecipeError(what, place_of(kind.problems, file), "return [Problem(id, question, gold), …]")
         if len({one.id for one in made}) < len(made):
             raise RecipeError("two problems have one id", place_of(kind.problems, file), "give each an id of its own")
@@ -32,7 +32,7 @@ def check_own(task: Any, module: ModuleType, file: str) -> None:
     def grade(self: Any, problem: Problem, text: str) -> Grade:
         outcome = kind.grade(self, problem, text)
         if not isinstance(outcome, Grade):
-            what = f"`grade` returned {_shown(outcome)}, not a Grade"
+            what = f"`grade` returned {_describe(outcome)}, not a Grade"
             raise RecipeError(what, place_of(kind.grade, file), "return Grade(answer, correct)")
         return outcome
 
@@ -43,7 +43,7 @@ def _several(value: Any) -> bool:
     return isinstance(value, list | tuple)
 
 
-def _shown(value: Any) -> str:
+def _describe(value: Any) -> str:
     return f"{repr(value)[:60]} (a {type(value).__name__})"
 
 

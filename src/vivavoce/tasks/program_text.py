@@ -57,7 +57,7 @@ def program_in(text: str, name: str, prefix: str = "") -> str | None:
     before it if they define names that it uses: imports, helpers, constants. Without any, a fenced block or the whole
     reply may continue ``prefix``, the function's head, whose imports and helpers count as written in any case.
     """
-    text = _cleaned(spoken(text))
+    text = _clean(spoken(text))
     fenced = blocks(text)
     chunks = [*_in_fences(fenced)]
     definition = _defining(chunks, name)
@@ -67,17 +67,17 @@ def program_in(text: str, name: str, prefix: str = "") -> str | None:
         definition, chunks = _defining(runs, name), [*chunks, *runs]
         if definition is None:
             inline = next((code for code in reversed(_INLINE.findall(loose)) if name in definitions(code)), None)
-            return inline + "\n" if inline else _completed(text, [*_in_fences(fenced)], prefix)
+            return inline + "\n" if inline else _complete(text, [*_in_fences(fenced)], prefix)
     return _with_what_it_uses(definition, chunks, name, prefix)
 
 
 def definitions(code: str, imported: bool = True) -> set[str]:
     """The names that a program defines at the level of the module: by ``def``, ``class`` or assignment, also under
     ``if`` and ``try``, and by import if ``imported``."""
-    return set(_defined(code, imported))
+    return set(_defined_names(code, imported))
 
 
-def _defined(code: str, imports: bool) -> Iterator[str]:
+def _defined_names(code: str, imports: bool) -> Iterator[str]:
     inside: int | None = None  # indentation of the function or class that the line may stand in
     for line in _logical_lines(without_literals(code)):
         indent = len(line) - len(line.lstrip())
@@ -120,7 +120,7 @@ def _logical_lines(code: str) -> Iterator[str]:
         yield whole
 
 
-def _cleaned(text: str) -> str:
+def _clean(text: str) -> str:
     """The text with ordinary ends of lines and indentation, because some models write look-alikes of these
     characters.
     """
@@ -137,10 +137,10 @@ def _in_fences(fenced: Sequence[FencedBlock]) -> Iterator[str]:
         if inner and not (block.info in _PYTHON and not any(one.info in _PYTHON for one in inner)):
             yield from _in_fences(inner)
         elif block.text.strip():
-            yield _NOTEBOOK.sub("", without_end(_typed_in(block.text))).rstrip() + "\n"
+            yield _NOTEBOOK.sub("", without_end(_typed_lines(block.text))).rstrip() + "\n"
 
 
-def _typed_in(code: str) -> str:
+def _typed_lines(code: str) -> str:
     """The lines that were typed into a session of Python, if the code is one."""
     if not re.search(r"^\s*>>> ", code, re.M) or re.search(r"^(?:def|class|import|from)\b", code, re.M):
         return code
@@ -184,7 +184,7 @@ def _runs(text: str) -> Iterator[str]:
                 goes_on = True
             else:
                 if run:
-                    yield _trimmed(run)
+                    yield _trim(run)
                 run, depth = [], 0
                 if not (bare and _begins(line, blank, n)):
                     continue
@@ -193,7 +193,7 @@ def _runs(text: str) -> Iterator[str]:
         run.append(line)
         depth = max(0, depth + sum(map(code.count, "([{")) - sum(map(code.count, ")]}")))
     if run:
-        yield _trimmed(run)
+        yield _trim(run)
 
 
 def _begins(line: str, blank: Sequence[str], n: int) -> bool:
@@ -206,7 +206,7 @@ def _begins(line: str, blank: Sequence[str], n: int) -> bool:
     return len(below) - len(below.lstrip()) > len(line) - len(line.lstrip())
 
 
-def _trimmed(run: list[str]) -> str:
+def _trim(run: list[str]) -> str:
     """A piece of code without calls below it, which only show its use."""
     while run and (not run[-1].strip() or (run[-1] == run[-1].lstrip() and _CALLED.match(run[-1]))):
         run.pop()
@@ -218,7 +218,7 @@ def _with_what_it_uses(program: str, chunks: Sequence[str], name: str, prefix: s
     lacks.
     """
     # a block that calls the function at once shows its use; a helper may call it when it is called itself
-    others = [chunk for chunk in chunks if chunk is not program and name not in _used(_at_once(chunk))]
+    others = [chunk for chunk in chunks if chunk is not program and name not in _used_names(_at_once(chunk))]
     head = re.search(rf"^(?:async\s+)?def\s+{re.escape(name)}\b", prefix, re.MULTILINE)
     if head and prefix[: head.start()].strip():
         others = [prefix[: head.start()], *others]
@@ -249,7 +249,7 @@ def _at_once(code: str) -> str:
     return "\n".join(kept)
 
 
-def _used(code: str) -> set[str]:
+def _used_names(code: str) -> set[str]:
     """The names that occur in code; in its strings only those that an f-string inserts."""
     inserted = (word for part in _INSERTED.findall(code) for word in _WORD.findall(part))
     return {*_WORD.findall(without_literals(code)), *inserted}
@@ -270,10 +270,10 @@ def _free(code: str) -> set[str]:
     ):
         for names_list in re.findall(pattern, bare):
             bound |= {*_WORD.findall(re.sub(r":[^,]*|=[^,]*", "", names_list))}
-    return _used(code) - bound
+    return _used_names(code) - bound
 
 
-def _completed(text: str, chunks: Sequence[str], prefix: str) -> str | None:
+def _complete(text: str, chunks: Sequence[str], prefix: str) -> str | None:
     """The reply as a continuation of the function's head, if it is one."""
     if not prefix:
         return None

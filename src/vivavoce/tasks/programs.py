@@ -104,7 +104,7 @@ def programs(
     def ask(row: Row) -> RowQuestion:
         case = read(row)
         if (before := cases.setdefault(case.question, case)) != case:
-            raise DataError(f"the question of {before.name} stands there twice with other tests", row.where)
+            raise DataError(f"the question of {before.name} appears twice with other tests", row.where)
         return RowQuestion(case.question, case.reference, odd=case.odd)
 
     return Programs(name, options, ask, _AS_IT_STANDS, train, test, cases=cases)

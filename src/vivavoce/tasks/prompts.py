@@ -168,7 +168,7 @@ def _conversation(row: Row, o: Options) -> list[Message]:
     if isinstance(value, str):
         return [*messages, {"role": "user", "content": value}]
     if not isinstance(value, list) or not value:
-        what = f"the prompt is {kind_of(value)}, where a list of messages or a text is needed"
+        what = f"the prompt is {kind_of(value)}, not a list of messages or a text"
         raise DataError(what, row.where, "name the right field in task.prompt_field")
     for n, turn in enumerate(value, 1):
         role, content = _turn(turn, row.where, n)
@@ -177,7 +177,7 @@ def _conversation(row: Row, o: Options) -> list[Message]:
         else:
             messages.append({"role": role, "content": content})
     if not any(m["role"] == "user" for m in messages):
-        raise DataError("the conversation holds no message of a user", row.where, "take the row out")
+        raise DataError("the conversation holds no message of a user", row.where, "remove the row")
     return messages
 
 

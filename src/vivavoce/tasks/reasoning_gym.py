@@ -98,7 +98,7 @@ class ReasoningGym(Prose):
         if not self._made:
             seen = set[str]()
             for part in ("test", "train"):  # what is tested is not trained on, so it goes first
-                self._made[part] = list(self._drawn(part, seen))
+                self._made[part] = list(self._draw(part, seen))
         return self._made[split]
 
     def grade(self, problem: Problem, text: str) -> Grade:
@@ -129,12 +129,12 @@ class ReasoningGym(Prose):
             right = problem.gold or place.example
             others = (p.gold for p in problems[i + 1 :] + problems[:i] if p.group == problem.group)
             other = next((gold for gold in others if gold and key_of(gold) != key_of(right)), "")
-            wrong = tuple(_written(text) for text in (other, "none of these") if text)
+            wrong = tuple(_in_tags(text) for text in (other, "none of these") if text)
             odd = "" if right else "the package gives no answer that is right"
             where = f"reasoning_gym, {place.name}, question {place.number}"
-            yield Sample(problem, (_written(right),) if right else (), wrong, where, odd)
+            yield Sample(problem, (_in_tags(right),) if right else (), wrong, where, odd)
 
-    def _drawn(self, split: str, seen: set[str]) -> Iterator[Problem]:
+    def _draw(self, split: str, seen: set[str]) -> Iterator[Problem]:
         o = self.options
         known: list[str] = _ask({"names": True})
         names = known if o.datasets == "all" else o.datasets
@@ -192,7 +192,7 @@ def _answer(text: str) -> str:
     return (stated_answer(final) or "").strip()
 
 
-def _written(answer: str) -> str:
+def _in_tags(answer: str) -> str:
     return f"<answer>{answer}</answer>"
 
 
@@ -216,7 +216,7 @@ def _ask(request: dict[str, Any]) -> Any:
     if importlib.util.find_spec("reasoning_gym") is None:
         do = "pip install 'vivavoce[reasoning-gym]'"
         raise MissingDependency("reasoning-gym is not installed", "task", do)
-    with _pool.taken() as process:
+    with _pool.take() as process:
         try:
             return process.ask(request)
         except EOFError:

@@ -152,14 +152,14 @@ def _in_fork(made: Any, entry: Any, reply: str, writes: int, memory: int, second
     except BaseException:  # noqa: BLE001  no reply may be scored outside
         os._exit(70)
     try:
-        score: float | str = float(_own(made, entry, reply))
+        score: float | str = float(_own_score(made, entry, reply))
     except BaseException as error:  # noqa: BLE001  whatever a scorer raises on a reply is the outcome
         score = f"the scorer raised {type(error).__name__}"
     os.write(3, json.dumps(score).encode())
     os._exit(0)
 
 
-def _own(made: Any, entry: Any, reply: str) -> float:
+def _own_score(made: Any, entry: Any, reply: str) -> float:
     """The package's score, and 0 for wrong replies that two of its scorers accept (reasoning-gym 0.1.25).
 
     ``game_of_life_halting`` compares ``bool(reply)``, which is true of any text, the word False included; ``puzzle24``

@@ -30,7 +30,7 @@ class Row(NamedTuple):
             return json.dumps(value)
         if not isinstance(value, str) or blank(value):
             what = "empty" if value is None or isinstance(value, str) else f"{kind_of(value)}, not text"
-            raise DataError(f"field {field!r} is {what}", self.where, "give it a value or take the row out")
+            raise DataError(f"field {field!r} is {what}", self.where, "give it a value or remove the row")
         return value
 
     def get(self, field: str) -> Any:
@@ -63,7 +63,9 @@ def read_rows(path: Path) -> Iterator[Row]:
         rows = {".csv": _csv, ".tsv": _csv, ".json": _json, ".parquet": _parquet}.get(_kind(path), _lines)(path)
         first = next(rows, None)
         if first is None:
-            raise DataError("the file holds no rows", str(path), "check the path: was the file written to its end?")
+            raise DataError(
+                "the file holds no rows", str(path), "check the path, and whether the file was written completely"
+            )
         yield first
         yield from rows
 
@@ -110,7 +112,7 @@ def _objects(path: Path, value: Any) -> Iterator[Row]:
     for n, row in enumerate(value if isinstance(value, list) else [value], 1):
         where = f"{path}, row {n}"
         if not isinstance(row, dict):
-            raise DataError(f"{kind_of(row)} where an object is needed", where, "write a list of objects")
+            raise DataError(f"{kind_of(row)} is not an object", where, "write a list of objects")
         need_text(row, where)
         yield Row(where, row)
 
@@ -143,7 +145,9 @@ def _parquet(path: Path) -> Iterator[Row]:
                     n += 1
                     yield Row(f"{path}, row {n}", row)
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"cannot read it as Parquet: {error}", str(path), "was it written to its end?") from error
+        raise DataError(
+            f"cannot read it as Parquet: {error}", str(path), "check whether it was written completely"
+        ) from error
 
 
 __all__ = ["Row", "read_rows"]

@@ -84,9 +84,9 @@ def refuse_overlap(train: Sequence[Problem], test: Sequence[Problem], where: str
     if shared:
         first = shared[0]
         raise DataError(
-            f"{len(shared)} questions stand in train and in test, the first: {first.question[:80]!r}",
+            f"{len(shared)} questions are both in train and in test, the first: {first.question[:80]!r}",
             f"{where}: {seen[key_of(first.question)]} and {first.id}",
-            "take them out of one of the two",
+            "remove them from one of the two",
         )
 
 

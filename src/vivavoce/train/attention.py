@@ -115,7 +115,7 @@ def plan(packed: Packed, dtype: torch.dtype, device: torch.device, width: int) -
         tuple(
             None
             if run.block.causal or run.block.start in batched
-            else _additive(_seen(run.queries(len(run)), run.keys, packed.ends), dtype, device)
+            else _additive(_sees(run.queries(len(run)), run.keys, packed.ends), dtype, device)
             for run in runs
         ),
         tuple(
@@ -167,11 +167,11 @@ def _batch(
     most = max(len(run.keys) for run in runs)
     keys = np.stack([np.pad(run.keys, (0, most - len(run.keys)), "edge") for run in runs])
     there = np.arange(most) < np.array([len(run.keys) for run in runs])[:, None]
-    mask = _additive(_seen(queries, keys, ends) & there[:, None, :], dtype, device)
+    mask = _additive(_sees(queries, keys, ends) & there[:, None, :], dtype, device)
     return RunBatch(torch.from_numpy(queries).to(device), torch.from_numpy(keys).to(device), mask)
 
 
-def _seen(queries: np.ndarray, keys: np.ndarray, ends: np.ndarray) -> np.ndarray:
+def _sees(queries: np.ndarray, keys: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Whether each of the queries (..., Q) sees each of the keys (..., K), shape (..., Q, K)."""
     query, key = queries[..., :, None], keys[..., None, :]
     return (key <= query) & (query < ends[key])
@@ -203,7 +203,7 @@ def block_attention(
     """
     assert trie is not None, "the model does not pass keyword arguments on to its attention"
     if wanted := [name for name, value in others.items() if value is not None and name not in _IDLE]:
-        raise NotImplementedError(f"its attention wants {', '.join(wanted)}")
+        raise NotImplementedError(f"its attention needs {', '.join(wanted)}")
     outputs = _long(query, key, value, dropout, scaling, trie) if any(trie.keys) else []
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     outputs += [_together(q, k, v, batch, dropout, scaling) for batch in trie.batches]
@@ -272,8 +272,8 @@ def flex_mask(packed: Packed, device: torch.device) -> Any:
 
     partial, full = mask_blocks(packed.ends, _FLEX_BLOCK)
     return BlockMask.from_kv_blocks(
-        *_listed(partial, device),
-        *_listed(full, device),
+        *_list_blocks(partial, device),
+        *_list_blocks(full, device),
         BLOCK_SIZE=_FLEX_BLOCK,
         mask_mod=ancestors,
         seq_lengths=(len(packed), len(packed)),
@@ -297,7 +297,7 @@ def mask_blocks(ends: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     return seen & ~full, full
 
 
-def _listed(blocks: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+def _list_blocks(blocks: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
     """The number of chosen blocks in each row of blocks, and their indices, first."""
     count = blocks.sum(1, dtype=np.int32)
     which = np.argsort(~blocks, 1, kind="stable").astype(np.int32)

@@ -341,7 +341,7 @@ def finish(
         if hasattr(student, "peft_config"):
             save(student, out, whole)
         else:
-            student = student if whole is None else _put_together(student, whole)
+            student = student if whole is None else _assemble(student, whole)
             student.config.use_cache = True
             student.save_pretrained(out)
         tokenizer.save_pretrained(out)
@@ -353,7 +353,7 @@ def finish(
     return result
 
 
-def _put_together(student: Any, whole: Mapping[str, Any]) -> Any:
+def _assemble(student: Any, whole: Mapping[str, Any]) -> Any:
     """The whole student, put together from the parts that the devices hold."""
     with weights.LOADING:
         made = AutoModelForCausalLM.from_config(student.config, dtype=student.dtype)

@@ -74,7 +74,7 @@ class _Trial:
         self._positions_of_their_own()
         rows = Method("rows", self._head_is_last(), quiet=self._noisy())
         self._ready(rows)
-        own = self._own(self.short)
+        own = self._own_logprobs(self.short)
         if not self._like(logprobs(self.inner, self.short, rows), own, self.short):
             rows = replace(rows, chunked=False)
             if not self._like(logprobs(self.inner, self.short, rows), own, self.short):
@@ -85,7 +85,7 @@ class _Trial:
         reasons = list(self._known_reasons())
         for way in [] if reasons else self._candidates():
             method = replace(rows, attention=way)
-            reason = self._tried(method, rows, own)
+            reason = self._failure_of(method, rows, own)
             if reason is None:
                 return method
             reasons.append(f"{way}: {reason}")
@@ -105,7 +105,7 @@ class _Trial:
             if ".lora_dropout" in name:
                 module.training = False
 
-    def _own(self, packed: Packed) -> Tensor:
+    def _own_logprobs(self, packed: Packed) -> Tensor:
         """The model's own log p of each row of ``packed``, one by one and without our code."""
         sums = []
         for row in packed.answers:
@@ -126,7 +126,7 @@ class _Trial:
         apart = torch.where(values.isnan() & wanted.isnan(), 0.0, (values - wanted).abs())
         return apart / torch.tensor([len(row) for row in packed.answers], device=values.device)
 
-    def _tried(self, method: Method, rows: Method, own: Tensor) -> str | None:
+    def _failure_of(self, method: Method, rows: Method, own: Tensor) -> str | None:
         """The reason why ``method`` fails, None if it works. It is tried with short runs alone, with all runs alone,
         and on a row of real length.
         """
@@ -179,15 +179,15 @@ class _Trial:
         named = _silence(self.inner)
         packed = self.short if self.long is None else self.long
         self.inner.eval()
-        still = self._own(packed)
+        still = self._own_logprobs(packed)
         self._ready(Method("rows"))
-        if not named and self._like(self._own(packed), still, packed):
+        if not named and self._like(self._own_logprobs(packed), still, packed):
             return False
         self._ready(Method("rows", quiet=True))
         for module in self.inner.modules():
             if isinstance(module, GradientCheckpointingLayer):
                 module.training = True  # as they are if activations are computed again
-        if not self._like(self._own(packed), still, packed):
+        if not self._like(self._own_logprobs(packed), still, packed):
             what = f"{self.name} adds noise in training that cannot be switched off"
             raise RecipeError(
                 what, "student", "train another model: what an answer scores must depend on its row alone"

@@ -51,14 +51,14 @@ def distillation_loss(
     ...  for d in ("forward_kl", "reverse_kl", "jsd", "log_ratio")]
     [0.5108, 0.3681, 0.1017, 0.5878]
     """
-    z, weights = _tempered(student, objective), weights.detach()
+    z, weights = _temper(student, objective), weights.detach()
     if not objective.asks_teachers:
         log_q = torch.log_softmax(z, -1).gather(1, sampled[:, None])[:, 0]
         return at_ratio(log_q, torch.full_like(log_q, -objective.advantage))
     with torch.no_grad():
-        ts = [torch.log_softmax(_tempered(t, objective), -1) for t in teachers]
+        ts = [torch.log_softmax(_temper(t, objective), -1) for t in teachers]
         if objective.aggregate != "sum" and len(ts) > 1:
-            ts, weights = [_merged(z, ts, weights, objective)], weights.new_ones(len(weights), 1)
+            ts, weights = [_merge(z, ts, weights, objective)], weights.new_ones(len(weights), 1)
     if objective.divergence in ("log_ratio", "fixed_sign"):
         return _log_ratio(torch.log_softmax(z, -1), ts, weights, sampled, objective)
     if objective.top_k is not None:
@@ -68,7 +68,7 @@ def distillation_loss(
     return _Divergence.apply(z, ts, weights, objective)  # type: ignore[no-any-return]
 
 
-def _tempered(logits: Tensor, objective: Objective) -> Tensor:
+def _temper(logits: Tensor, objective: Objective) -> Tensor:
     return logits.float() if objective.temperature == 1 else logits.float() / objective.temperature
 
 
@@ -80,7 +80,7 @@ class _Divergence(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, ts: Sequence[Tensor], weights: Tensor, objective: Objective) -> Tensor:
-        form = {"reverse_kl": _reverse_kl, "forward_kl": _forward_kl, "clipped_reverse_kl": _clipped}
+        form = {"reverse_kl": _reverse_kl, "forward_kl": _forward_kl, "clipped_reverse_kl": _clip_gaps}
         value, gradient = form.get(objective.kind, _jsd)(torch.log_softmax(z, -1), ts, weights, objective)
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(gradient)
@@ -111,7 +111,7 @@ def _forward_kl(s: Tensor, ts: Sequence[Tensor], weights: Tensor, _: Objective) 
     return value, s.exp_().sub_(p)
 
 
-def _clipped(s: Tensor, ts: Sequence[Tensor], weights: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
+def _clip_gaps(s: Tensor, ts: Sequence[Tensor], weights: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
     value, slope = s.new_zeros(len(s)), torch.zeros_like(s)
     q = s.exp()
     for w, t in zip(weights.T, ts, strict=True):
@@ -177,7 +177,7 @@ def at_ratio(log_q: Tensor, ratio: Tensor) -> Tensor:
     return ratio + ratio * (log_q - log_q.detach())
 
 
-def _merged(z: Tensor, ts: Sequence[Tensor], weights: Tensor, objective: Objective) -> Tensor:
+def _merge(z: Tensor, ts: Sequence[Tensor], weights: Tensor, objective: Objective) -> Tensor:
     """One distribution for all teachers, log-probabilities (N, V); ``z`` are the student's logits (N, V)."""
     stacked = torch.stack(list(ts))
     w = weights.T[:, :, None]

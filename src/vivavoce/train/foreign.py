@@ -127,9 +127,7 @@ class ForeignTargets:
             self._ratio[ours.start : ours.stop] = q[places].sum() - log_p
             self._length[ours.start : ours.stop] = len(ours)
 
-    def compared(
-        self, logits: Tensor, tokens: np.ndarray, sampled: Tensor, objective: Objective
-    ) -> tuple[Tensor, None]:
+    def compare(self, logits: Tensor, tokens: np.ndarray, sampled: Tensor, objective: Objective) -> tuple[Tensor, None]:
         """The objective, as :class:`~vivavoce.train.scorers.PartTargets` says."""
         pair = self.pair[tokens]
         values = logits.new_zeros(len(tokens), dtype=torch.float32)

@@ -119,7 +119,7 @@ class Workers:
         If the gate lets one through at a time, everything runs in this process. Raises the error of the first failing
         job; jobs that were done by then stay done.
         """
-        waiting = [(job, folder) for job in jobs if (folder := self._begun(job)) is not None]
+        waiting = [(job, folder) for job in jobs if (folder := self._folder_of(job)) is not None]
         if self._launch is not None:
             await together(*(self._train_together(self._launch, job, folder) for job, folder in waiting))
         elif waiting and self._gate.width > 1:
@@ -151,7 +151,7 @@ class Workers:
             shown.fill()
         self._run.finished(job.name, job.depends)
 
-    def _begun(self, job: Job) -> Path | None:
+    def _folder_of(self, job: Job) -> Path | None:
         return self._run.folder(job.name, job.depends, kind=kind_of(job.settings))
 
     async def _train_in_processes(self, waiting: Sequence[tuple[Job, Path]]) -> None:
@@ -169,7 +169,7 @@ class Workers:
             self._bars[job.name] = shown
             try:
                 async with self._gate.enter("training"), self._around(job):
-                    done = asyncio.wrap_future(self._opened().submit(_work, job, folder))
+                    done = asyncio.wrap_future(self._open_pool().submit(_work, job, folder))
                     try:
                         while not (await asyncio.wait([done], timeout=0.3))[0]:
                             self._show()
@@ -193,7 +193,7 @@ class Workers:
             if shown := self._bars.get(name):  # the last word of a job may come after it
                 shown.show(*rest)
 
-    def _opened(self) -> ProcessPoolExecutor:
+    def _open_pool(self) -> ProcessPoolExecutor:
         if self._pool is None:
             context = _context()
             self._progress = context.Queue()

@@ -159,7 +159,7 @@ class Launch:
                 except (EOFError, OSError):
                     del pipes[pipe]
                     if rank not in done and not any(isinstance(e, UserError) for e in errors):
-                        errors.append(self._ended(job, rank, processes[rank].wait()))
+                        errors.append(self._end_error(job, rank, processes[rank].wait()))
                     if errors:
                         until = min(until, time.monotonic() + _OTHERS_S)
                     continue
@@ -176,7 +176,7 @@ class Launch:
         if errors:
             raise next((e for e in errors if isinstance(e, UserError)), errors[0])
 
-    def _ended(self, job: Named, rank: int, code: int) -> RuntimeError:
+    def _end_error(self, job: Named, rank: int, code: int) -> RuntimeError:
         log = self._log(job, rank)
         last = "\n".join(log.read_text("utf-8", "replace").splitlines()[-_LINES:])
         end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"

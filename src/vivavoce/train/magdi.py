@@ -109,7 +109,9 @@ def train_magdi(
     updates = settings.updates(len(used), settings.graphs_per_step)
     arguments = checkpoint.arguments(settings, out, seed, updates)
     if is_sharded():
-        raise RecipeError("what reads the student cannot be sharded", "accelerate launch", "launch without FSDP")
+        raise RecipeError(
+            "the graph encoder, which reads the student, cannot be sharded", "accelerate launch", "launch without FSDP"
+        )
     steps = Updates(used, settings, updates, seed, devices=arguments.world_size)
     if settings.lora:
         student = add_lora(student, settings.lora, settings.lora.dropout)
@@ -206,10 +208,10 @@ class MAGDiTrainer(UpdateTrainer):
         getattr(self.accelerator.unwrap_model(model), _READER).train()
         parts: list[PackedTalks] = inputs["parts"]
         loss = self.learn(model, [{"part": part, "counts": inputs["counts"]} for part in parts])
-        self.count(*self.over_all(sum(self.passed(p.packed) for p in parts)))
+        self.count(*self.over_all(sum(self.tokens_through(p.packed) for p in parts)))
         return loss
 
-    def named(self, part: Mapping[str, Any]) -> tuple[Packed, list[str]]:
+    def named_rows(self, part: Mapping[str, Any]) -> tuple[Packed, list[str]]:
         """A part's packed row, and the name in errors of the discussion behind each of its answers."""
         own_part: PackedTalks = part["part"]
         return own_part.packed, [talk.name for talk in own_part.talks for _ in talk.rows]

@@ -63,7 +63,7 @@ class Muon(torch.optim.Optimizer):
             if "momentum" in group:
                 self._matrices(group, learning)
             else:
-                self._others(group, learning)
+                self._update_others(group, learning)
         return loss
 
     def _matrices(self, group: dict[str, Any], learning: list[Tensor]) -> None:
@@ -84,7 +84,7 @@ class Muon(torch.optim.Optimizer):
                 for p, update in zip(chunk, orthogonal(torch.stack(ahead)), strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
 
-    def _others(self, group: dict[str, Any], learning: list[Tensor]) -> None:
+    def _update_others(self, group: dict[str, Any], learning: list[Tensor]) -> None:
         for p in learning:
             if not self.state[p]:
                 self.state[p] = {"step": torch.zeros(()), "mean": torch.zeros_like(p), "square": torch.zeros_like(p)}

@@ -46,7 +46,7 @@ class Objective(BaseModel):
     )
     clip: float = Field(default=2.0, gt=0, description="clipped_reverse_kl: largest log-ratio that counts, in nats")
     temperature: float = Field(
-        default=1.0, gt=0, description="both sides' logits are divided by it; apart from the sampling temperature"
+        default=1.0, gt=0, description="divides the logits of both sides; the sampling temperature is another key"
     )
     aggregate: Literal["sum", "arithmetic", "geometric", "max"] = Field(
         default="sum",
@@ -170,13 +170,13 @@ class OnPolicyOptions(TrainSettings):
     top_k: int = Field(
         default=0,
         ge=0,
-        description="Likeliest tokens that it is made from; 0: all (scripts: 20). The loss is over all.",
+        description="Number of likeliest tokens to sample from; 0: all (scripts: 20). The loss is over all.",
     )
     repetition_penalty: float = Field(
         default=1.0,
         gt=0,
-        description="Of that sampling, on tokens of the prompt and the answer so far; 1: none (scripts: 1.2). The loss "
-        "knows of none.",
+        description="Repetition penalty of that sampling, on tokens of the prompt and the answer so far; 1: none "
+        "(scripts: 1.2). The loss has none.",
     )
     max_length: int = Field(
         default=8192,
@@ -186,7 +186,8 @@ class OnPolicyOptions(TrainSettings):
     )
     max_new_tokens: int = Field(default=4096, ge=1, description="Tokens of an answer at most (paper, agents).")
     reduction: Literal["sequence", "token"] = Field(
-        default="sequence", description="Mean over the answers of their means over tokens (paper), or over all tokens."
+        default="sequence",
+        description="Mean over answers of each answer's mean over tokens (paper), or mean over all tokens.",
     )
     informative: float = Field(
         default=1.0,
@@ -206,10 +207,11 @@ class OnPolicyOptions(TrainSettings):
         "counts for nothing.",
     )
     never: tuple[str, ...] = Field(
-        default=(), description="Tokens that teachers say to the committee only, inside an answer; see the prompt set."
+        default=(),
+        description="Tokens that teachers write for the committee alone, inside an answer; see the prompt set.",
     )
     as_end: tuple[str, ...] = Field(
-        default=(), description="Tokens that begin what teachers say to the committee only, after an answer."
+        default=(), description="Tokens that begin what teachers write for the committee alone, after an answer."
     )
     min_coverage: float = Field(
         default=0.95,
@@ -226,8 +228,8 @@ class OnPolicyOptions(TrainSettings):
     score_memory: float = Field(
         default=1024,
         ge=0,
-        description="MiB of memory for what teachers find in recorded answers. Where it is enough, they go over each "
-        "once, before training, and not in every epoch (ours).",
+        description="MiB of memory for the teachers' scores of recorded answers. If it is enough, they score each "
+        "answer once, before training, and not in every epoch (ours).",
     )
     resident: Literal["all", "one"] = Field(
         default="all",
@@ -235,11 +237,13 @@ class OnPolicyOptions(TrainSettings):
         "every update, reads all answers and is freed, except for the head that makes logits. That takes the memory of "
         "the largest, and loads each scorer once an update (ours).",
     )
-    attention: Literal["auto", "flex", "blocks", "rows"] = Field(default="auto", description="As for T-DPO (ours).")
+    attention: Literal["auto", "flex", "blocks", "rows"] = Field(
+        default="auto", description="How answers attend, as for T-DPO (ours)."
+    )
     staleness: int = Field(
         default=0,
         ge=0,
-        description="Of a student that an engine serves: updates by which the weights that answer may lag behind those "
+        description="If an engine serves the student: updates by which the weights that answer may lag behind those "
         "that learn. 0: answers and updates take turns; n: the engine draws for the next n updates meanwhile (ours).",
     )
 

@@ -212,12 +212,12 @@ class OnPolicyTrainer(UpdateTrainer):
         Draws depend on the run's seed and the place in it alone, so that a resumed run draws the same.
         """
         update = self.state.global_step
-        answers, wanted = self._wanted(states, places)
+        answers, wanted = self._pending(states, places)
 
         def prompts(of: int, device: int | None = None) -> list[TokenPrompt]:
             devices = self._steps.devices
             later = self._steps[of * devices + (self.args.process_index if device is None else device)]
-            return [prompt for _, prompt in self._wanted(later["states"], later["places"])[1]]
+            return [prompt for _, prompt in self._pending(later["states"], later["places"])[1]]
 
         drawn = self.sampler.draw(model, update, prompts)
         for (at, _), one in zip(wanted, drawn, strict=True):
@@ -230,7 +230,7 @@ class OnPolicyTrainer(UpdateTrainer):
                 answers[at] = answers[at]._replace(logprobs=tuple(one.logprobs))
         return answers
 
-    def _wanted(
+    def _pending(
         self, states: Sequence[Prepared], places: Sequence[int]
     ) -> tuple[list[Answer], list[tuple[int, TokenPrompt]]]:
         """The answers of an update, empty if they have yet to be drawn; and those, by index, as prompts."""
@@ -354,7 +354,7 @@ class OnPolicyTrainer(UpdateTrainer):
 
             def of(logits: Tensor, part: slice) -> Tensor:
                 z = logits[:, : self.columns]
-                values = self._compared(z, by_scorer, tokens[part], sampled[part], weights[part], factor[part])
+                values = self._compare(z, by_scorer, tokens[part], sampled[part], weights[part], factor[part])
                 return (values * factor[part]).sum()
 
             return chunked_loss(top, hidden, size, of)
@@ -374,7 +374,7 @@ class OnPolicyTrainer(UpdateTrainer):
         weights = self._at_tokens(z, targets, tokens, weights)
         return self._apart(z, targets, tokens, sampled, weights, measured=False)[0]
 
-    def _compared(
+    def _compare(
         self,
         z: Tensor,
         targets: Sequence[Targets],
@@ -416,7 +416,7 @@ class OnPolicyTrainer(UpdateTrainer):
         weights: Tensor,
         measured: bool,
     ) -> tuple[Tensor, dict[int, tuple[Tensor, Tensor | None]]]:
-        """The result of :meth:`_compared`; and, if ``measured``, each scorer's divergence and its likeliest tokens."""
+        """The result of :meth:`_compare`; and, if ``measured``, each scorer's divergence and its likeliest tokens."""
         objective, one = self.settings.objective, weights.new_ones(len(z), 1)
         apart = dict[int, tuple[Tensor, Tensor | None]]()
         if not by_scorer:
@@ -438,7 +438,7 @@ class OnPolicyTrainer(UpdateTrainer):
             values = share * distillation_loss(z, list(whole.values()), normed, sampled, objective)
         for k, targets in enumerate(by_scorer):
             if not isinstance(targets, LocalTargets) and (measured or not merged):
-                apart[k] = targets.compared(z.detach() if merged else z, tokens, sampled, objective)
+                apart[k] = targets.compare(z.detach() if merged else z, tokens, sampled, objective)
                 values = values if merged else values + weights[:, k] * apart[k][0]
         if measured:
             for k, logits in whole.items():

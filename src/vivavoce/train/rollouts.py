@@ -220,7 +220,7 @@ class ServedRollouts:
         async def one(prompt: Sequence[int], ids: Sequence[int]) -> Drawn:
             async def attempt(server: Server) -> Drawn:
                 await self._give(server, update, version)
-                options = vllm.Options(model=version.adapter or await server.named(), base_url=f"{server.url}/v1")
+                options = vllm.Options(model=version.adapter or await server.own_name(), base_url=f"{server.url}/v1")
                 scorer = vllm.VLLM(self._served.name, options, f"{server.url}/v1", server.key)
                 try:
                     positions = await scorer.score([*prompt, *ids], len(prompt))
@@ -337,8 +337,9 @@ class _Refusals:
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         if isinstance(error, AgentError) and error.reason in ("not_found", "bad_request", "forbidden", "auth"):
             do = (
-                "does it take adapters of this rank on these modules (--enable-lora, --max-lora-rank), and updates "
-                "(VLLM_ALLOW_RUNTIME_LORA_UPDATING, VLLM_SERVER_DEV_MODE)? An engine that the run starts does"
+                "check that it accepts adapters of this rank on these modules (--enable-lora, "
+                "--max-lora-rank) and updates (VLLM_ALLOW_RUNTIME_LORA_UPDATING, VLLM_SERVER_DEV_MODE), as "
+                "an engine that the run starts does"
             )
             raise RecipeError(f"the student's engine refuses: {error.detail}", "student.serve", do) from None
         if isinstance(error, AgentError):

@@ -98,7 +98,7 @@ class PartTargets(Protocol):
         """
         ...
 
-    def compared(
+    def compare(
         self, logits: Tensor, tokens: np.ndarray, sampled: Tensor, objective: Objective
     ) -> tuple[Tensor, Tensor | None]:
         """The objective at some of the row's tokens, shape (n,), with gradient to the student's ``logits`` (n, V).

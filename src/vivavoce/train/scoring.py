@@ -67,12 +67,12 @@ def logprobs(model: torch.nn.Module, packed: Packed, method: Method) -> Tensor:
     """log pi(answer | context) of every answer of ``packed``, shape (answers,), float32, in nats, with gradient."""
     if method.attention == "rows":
         *others, last = _unpack(packed)
-        before = [_score(_unwrapped(model), alone, None, method) for alone in others]
+        before = [_score(_unwrap(model), alone, None, method) for alone in others]
         return torch.cat([*before, _score(model, last, None, method)])
     return _score(model, packed, method.attention, method)
 
 
-def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+def _unwrap(model: torch.nn.Module) -> torch.nn.Module:
     """The model inside a data-parallel wrapper, whose forward pass the other devices wait for.
 
     Devices have different numbers of rows, so each goes through the wrapper once for a packed row, and through the
@@ -123,7 +123,7 @@ def on_predictions(model: torch.nn.Module, packed: Packed, method: Method, of: O
     def whole(states: Tensor, head: torch.nn.Module) -> Tensor:
         return of(torch.cat([*before, states]), head)
 
-    inner = _unwrapped(model)
+    inner = _unwrap(model)
     before = [_forward(inner, one, None, method, one.parents[one.answers[0]], _as_they_are) for one in others]
     return _forward(model, last, None, method, last.parents[last.answers[0]], whole)
 
@@ -148,7 +148,7 @@ def on_texts(model: torch.nn.Module, packed: Packed, method: Method, of: OnTexts
         every = np.arange(len(packed))
         return _forward(model, packed, method.attention, method, every, lambda states, head: of(states, head, where))
     *others, last = _unpack(packed)
-    inner = _unwrapped(model)
+    inner = _unwrap(model)
     before = [_forward(inner, one, None, method, np.arange(len(one)), _as_they_are) for one in others]
     ends = np.cumsum([len(states) for states in before] + [len(last)])
     where = [np.arange(end - n, end) for end, n in zip(ends, [*map(len, before), len(last)], strict=True)]

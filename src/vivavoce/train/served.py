@@ -64,7 +64,7 @@ class OnEngine:
 
     async def _ask(self, what: Callable[[vllm.VLLM], Awaitable[T]]) -> T:
         async def attempt(server: Server) -> T:
-            model = self._adapter or await server.named()
+            model = self._adapter or await server.own_name()
             options = vllm.Options(
                 model=model, base_url=f"{server.url}/v1", top_logprobs=self._serve.top_logprobs or 20, max_retries=1
             )
@@ -167,7 +167,7 @@ class ServedTargets:
         if (mass := np.exp(logprobs).sum(1).max()) > 1.01:
             do = "start the server with --logprobs-mode raw_logprobs"
             raise DataError(
-                f"what the server names of one token has a probability of {mass:.3f}", "prompt_logprobs", do
+                f"the probabilities that the server returns for one token sum to {mass:.3f}", "prompt_logprobs", do
             )
         padding = ids >= columns  # rows of the embedding that no text has: they belong to the rest
         ids[padding], logprobs[padding] = columns, NOTHING
@@ -192,7 +192,7 @@ class ServedTargets:
     def begin(self, tokens: np.ndarray, log_q: Callable[[], Tensor]) -> None:
         """Do nothing: there is nothing to prepare."""
 
-    def compared(
+    def compare(
         self, logits: Tensor, tokens: np.ndarray, sampled: Tensor, objective: Objective
     ) -> tuple[Tensor, Tensor]:
         """The objective, as :class:`~vivavoce.train.scorers.PartTargets` says."""
@@ -221,12 +221,12 @@ def merged_loss(
     for k, one in enumerate(teachers):
         if isinstance(one, tuple):
             common &= one[1] | (weights[:, k] == 0)[:, None]
-    cut = [_cut(one, common) for one in teachers]
+    cut = [_restrict(one, common) for one in teachers]
     log_q = with_rest(torch.log_softmax(z.float(), -1), common)
     return distillation_loss(log_q, cut, weights, sampled, objective.model_copy(update={"top_k": None}))
 
 
-def _cut(one: Tensor | tuple[Tensor, Tensor], common: Tensor) -> Tensor:
+def _restrict(one: Tensor | tuple[Tensor, Tensor], common: Tensor) -> Tensor:
     """A scorer's log-probabilities of the tokens in ``common``, and of all others together: shape (n, V + 1)."""
     if not isinstance(one, tuple):
         return with_rest(torch.log_softmax(one.float(), -1), common)

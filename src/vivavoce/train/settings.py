@@ -56,7 +56,10 @@ class MuonSettings(BaseModel):
         description="Peak learning rate of the matrices; None: AdamW's, for updates are as large (arXiv:2502.16982).",
     )
     momentum: float = Field(
-        default=0.95, ge=0, lt=1, description="Share of the earlier gradients in the next (arXiv:2502.16982)."
+        default=0.95,
+        ge=0,
+        lt=1,
+        description="Momentum: share of the earlier gradients in an update (arXiv:2502.16982).",
     )
 
 
@@ -139,7 +142,7 @@ class TrainSettings(BaseModel):
         if self.muon and self.lora:
             raise ValueError("muon trains whole matrices and lora leaves them as they are: set one of them to null")
         if self.quantise and not self.lora:
-            what = "weights in 4 bits are not trained, an adapter beside them is"
+            what = "weights in 4 bits cannot be trained, only an adapter beside them"
             raise ValueError(f"{what}: keep lora, or set quantise to null")
         if self.muon and self.adam_bits == 8:
             raise ValueError("muon keeps a state of its own in float32: set muon to null, or adam_bits to 32")
@@ -166,7 +169,9 @@ class SupervisedSettings(TrainSettings):
         ge=8,
         description="Distinct tokens of one forward pass at most; texts to one prompt share it (ours).",
     )
-    attention: Literal["auto", "flex", "blocks", "rows"] = Field(default="auto", description="As for T-DPO (ours).")
+    attention: Literal["auto", "flex", "blocks", "rows"] = Field(
+        default="auto", description="How texts attend, as for T-DPO (ours)."
+    )
 
 
 class SFTSettings(SupervisedSettings):
@@ -267,26 +272,35 @@ class MAGDiSettings(TrainSettings):
     epochs: float = Field(default=10, gt=0, description="Passes over the graphs (authors); max_steps, if set, wins.")
     graphs_per_step: int = Field(default=16, ge=1, description="Graphs of one update, over all devices (authors: 16).")
     answer_weight: float = Field(
-        default=1.0, ge=0, description="alpha: of -log p of right answers, a mean over their tokens (authors)."
+        default=1.0, ge=0, description="alpha: weight of -log p of right answers, a mean over their tokens (authors)."
     )
     node_weight: float = Field(
-        default=1.0, ge=0, description="beta: of telling right, wrong and missing stands apart in the graph (authors)."
+        default=1.0,
+        ge=0,
+        description="beta: weight of the loss that classifies stands in the "
+        "graph as right, wrong or missing (authors).",
     )
     margin_weight: float = Field(
-        default=0.1, ge=0, description="gamma: of scoring right answers above wrong ones (authors)."
+        default=0.1, ge=0, description="gamma: weight of the loss that scores right answers above wrong ones (authors)."
     )
-    margin: float = Field(default=1.0, gt=0, description="By how much a right answer is to score higher (authors).")
+    margin: float = Field(
+        default=1.0, gt=0, description="Margin by which a right answer should score higher (authors)."
+    )
     hidden: int = Field(default=512, ge=1, description="Width of the graph encoder and of the scorer (authors: 512).")
-    dropout: float = Field(default=0.5, ge=0, lt=1, description="Between the graph encoder's two layers (authors).")
+    dropout: float = Field(
+        default=0.5, ge=0, lt=1, description="Dropout between the graph encoder's two layers (authors)."
+    )
     detached: bool = Field(
         default=False,
-        description="Keep the gradient of telling stands apart from the student, which then learns nothing from it "
+        description="Keep the gradient of classifying stands from the student, which then learns nothing from it "
         "(authors' code, which computes what the encoder reads once, before training).",
     )
     token_budget: int = Field(
         default=4096, ge=8, description="Distinct tokens of one forward pass at most; graphs share passes up to it."
     )
-    attention: Literal["auto", "flex", "blocks", "rows"] = Field(default="auto", description="As for T-DPO (ours).")
+    attention: Literal["auto", "flex", "blocks", "rows"] = Field(
+        default="auto", description="How texts attend, as for T-DPO (ours)."
+    )
 
 
 @dataclass(frozen=True, slots=True)

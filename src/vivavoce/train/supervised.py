@@ -201,10 +201,10 @@ class SupervisedTrainer(UpdateTrainer):
         self.learning(model)
         parts: list[PackedTexts] = inputs["parts"]
         loss = self.learn(model, [{"part": part} for part in parts])
-        self.count(*self.over_all(sum(self.passed(p.packed) for p in parts)))
+        self.count(*self.over_all(sum(self.tokens_through(p.packed) for p in parts)))
         return loss
 
-    def named(self, part: Mapping[str, Any]) -> tuple[Packed, list[str]]:
+    def named_rows(self, part: Mapping[str, Any]) -> tuple[Packed, list[str]]:
         """A part's packed row, and the name in errors of the training row behind each of its answers."""
         return part["part"].packed, part["part"].names
 

@@ -40,7 +40,11 @@ def fitted_settings(settings: S, student: Any, tokenizer: PreTrainedTokenizerBas
     check_rendering(tokenizer, settings.template)
     context = getattr(student.config.get_text_config(), "max_position_embeddings", None)
     if context is not None and context < settings.max_length:
-        logger.info("the student takes %d tokens, and so do rows: max_length is %d", context, settings.max_length)
+        logger.info(
+            "the student's context is %d tokens, so rows have at most as many: max_length is %d",
+            context,
+            settings.max_length,
+        )
         settings = settings.model_copy(update={"max_length": context})
     scorers: Sequence[Any] = getattr(settings, "scorers", ())
     asks = [(ChatTemplate.of(tokenizer), settings.template)]

@@ -150,12 +150,12 @@ class TreeDPOTrainer(UpdateTrainer):
         self.learning(model)
         rows: list[PackedTrees] = inputs["rows"]
         weight = float(sum(self.weight(tree) for row in rows for tree in row.trees))
-        total, tokens = self.over_all(weight, sum(self.passed(row.packed) for row in rows))
+        total, tokens = self.over_all(weight, sum(self.tokens_through(row.packed) for row in rows))
         loss = self.learn(model, [{"row": row} for row in rows], total)
         self.count(tokens)
         return loss
 
-    def named(self, part: Mapping[str, Any]) -> tuple[Packed, list[str]]:
+    def named_rows(self, part: Mapping[str, Any]) -> tuple[Packed, list[str]]:
         """A part's packed row, and the name in errors of the tree behind each of its answers."""
         row: PackedTrees = part["row"]
         return row.packed, [tree.name for tree in row.trees for _ in tree.rows]

@@ -134,7 +134,7 @@ def updates(rows: Sequence[Taught], settings: TwoTaskSettings, seed: int) -> lis
     """
     streams = {kind: [i for i, row in enumerate(rows) if (row.stream == FEEDBACK) == kind] for kind in (True, False)}
     if settings.pairing.startswith("paired") and all(streams.values()):
-        return _paired(rows, settings, seed)
+        return _pair(rows, settings, seed)
     sources = [list(range(len(rows)))] if settings.pairing == "flat-weighted" else [s for s in streams.values() if s]
     count = settings.updates(max(len(s) for s in sources), settings.rows_per_step)
     size = settings.rows_per_step
@@ -145,7 +145,7 @@ def updates(rows: Sequence[Taught], settings: TwoTaskSettings, seed: int) -> lis
     return [[i for order in orders for i in order[u * size : (u + 1) * size]] for u in range(count)]
 
 
-def _paired(rows: Sequence[Taught], settings: TwoTaskSettings, seed: int) -> list[list[int]]:
+def _pair(rows: Sequence[Taught], settings: TwoTaskSettings, seed: int) -> list[list[int]]:
     by: defaultdict[str, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for i, row in enumerate(rows):
         by[row.problem][0 if row.stream == FEEDBACK else 1].append(i)

@@ -55,7 +55,7 @@ class UpdateTrainer(Trainer):
         self._loss = torch.zeros(())
         self._norm: Any = None
         self._clip: Callable[..., Any] = self.accelerator.clip_grad_norm_
-        self.accelerator.clip_grad_norm_ = self._clipped
+        self.accelerator.clip_grad_norm_ = self._clip_gradients
         self.add_callback(_Stop(self))
         if is_sharded() and method.attention == "rows":
             what = "this model cannot share prefixes, and its weights cannot be sharded then"
@@ -125,7 +125,7 @@ class UpdateTrainer(Trainer):
         sums = torch.tensor(numbers, dtype=torch.float64, device=self.args.device)
         return cast(Tensor, self.accelerator.reduce(sums, "sum")).tolist()
 
-    def passed(self, packed: Packed) -> int:
+    def tokens_through(self, packed: Packed) -> int:
         """Tokens of a packed row that go through the model: each answer's whole row if it has a row of its own."""
         return packed.unpacked if self.method.attention == "rows" else len(packed)
 
@@ -141,7 +141,7 @@ class UpdateTrainer(Trainer):
             logs.update((name, logs["loss"] * t / whole) for name, t in zip(names, total, strict=True))
             self._figures.clear()
 
-    def named(self, part: Mapping[str, Any]) -> tuple[Packed, list[str]] | None:
+    def named_rows(self, part: Mapping[str, Any]) -> tuple[Packed, list[str]] | None:
         """A part's packed row, and the name in errors of the training row behind each of its answers; None: not
         known.
         """
@@ -157,23 +157,23 @@ class UpdateTrainer(Trainer):
             norm = torch.nn.utils.get_total_norm([p.grad for p in self._learning() if p.grad is not None])
         loss, norm = float(self._loss), float(norm)
         if self.over_all(not math.isfinite(loss), not math.isfinite(norm)) != [0, 0]:
-            raise self._diverged(loss, norm)
+            raise self._divergence(loss, norm)
 
     def check_weights(self) -> None:
         """Raise Diverged if a weight that is trained is not a finite number after the update that was just made."""
         finite = all(bool(p.isfinite().all()) for p in self._learning())
         if self.over_all(not finite) != [0]:
-            what = f"weights are no finite numbers after update {self.state.global_step}"
+            what = f"weights are not finite after update {self.state.global_step}"
             raise Diverged(what, "learning_rate", "lower it; nothing was saved as finished")
 
     def _learning(self) -> list[torch.nn.Parameter]:
         return [p for p in cast(torch.nn.Module, self.model).parameters() if p.requires_grad]
 
-    def _clipped(self, *args: Any, **kwargs: Any) -> Any:
+    def _clip_gradients(self, *args: Any, **kwargs: Any) -> Any:
         self._norm = self._clip(*args, **kwargs)
         return self._norm
 
-    def _diverged(self, loss: float, norm: float) -> Diverged:
+    def _divergence(self, loss: float, norm: float) -> Diverged:
         """The error: the update, and the rows that score as no finite number with the weights as they still are."""
         update = self.state.global_step + 1
         names, bad = self._suspects()
@@ -185,7 +185,7 @@ class UpdateTrainer(Trainer):
         if math.isfinite(loss):
             what = f"the norm of the gradient of update {update} is {norm}, though its loss is {loss:.4g}"
         if bad and len(bad) == len(names):
-            what, suspects = f"{what}: every row of it scores as no finite number, so the weights have diverged", names
+            what, suspects = f"{what}: no row of it has a finite score, so the weights have diverged", names
         else:
             suspects = bad or names
         more = f" and {len(suspects) - _NAMED} more" if len(suspects) > _NAMED else ""
@@ -197,7 +197,7 @@ class UpdateTrainer(Trainer):
         names: list[str] = []
         bad: list[str] = []
         for part in self._parts:
-            named = self.named(part)
+            named = self.named_rows(part)
             if named is None:
                 continue
             packed, of = named

@@ -187,7 +187,9 @@ class Index:
                 file.seek(place.start)
                 return unpack(file.read(place.length), place.path)
         except OSError as error:
-            raise DataError("the file is gone", place.path, "was the run started again? reload the page") from error
+            raise DataError(
+                "the file is gone", place.path, "reload the page: the run may have been started again"
+            ) from error
 
     def calls(self, of: str, at: int) -> list[int]:
         """Rows of the journal that are about a question of a stage that is under way."""
@@ -226,14 +228,14 @@ class Index:
         return sorted(matches or ())
 
     @staticmethod
-    def _worded(db: sqlite3.Connection, of: str) -> list[int]:
+    def _sources_with_words(db: sqlite3.Connection, of: str) -> list[int]:
         """The sources of a set of which there are words, those of debates first."""
         return [i for (i,) in db.execute("SELECT id FROM sources WHERE of = ? AND words ORDER BY kind DESC", (of,))]
 
     def words(self, of: str) -> Iterator[tuple[str, list[int]]]:
         """Every word of a set in order, and the questions in whose texts it stands."""
         with closing(self._open()) as db:
-            sources = self._worded(db, of)
+            sources = self._sources_with_words(db, of)
             for i in sources:
                 db.execute(f"CREATE VIRTUAL TABLE temp.v{i} USING fts5vocab(main, w{i}, 'instance')")
             if not sources:
@@ -294,7 +296,7 @@ class Index:
                 with db:
                     for call in journal.since(since):
                         last = call.row
-                        writer.called(call)
+                        writer.note_call(call)
                     if last != since:
                         db.execute("UPDATE facts SET value = ? WHERE name = 'journal'", (last,))
                         writer.grown()

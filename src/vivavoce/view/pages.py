@@ -60,7 +60,7 @@ class Pages:
             case ["question", of, at]:
                 return self.question(of, int(at))
             case ["asked", of, at]:
-                return self.asked(of, int(at))
+                return self.prompts_of(of, int(at))
             case ["find", of, problem]:
                 return {"at": self.index.find(of, problem)}
             case ["search", of]:
@@ -145,7 +145,7 @@ class Pages:
                 content["calls"] = [_call(call) for call in journal.rows(calls)]
         return content
 
-    def asked(self, of: str, at: int) -> list[list[str]] | None:
+    def prompts_of(self, of: str, at: int) -> list[list[str]] | None:
         """The messages that students were asked a test question with, from the journal; None if it has none."""
         problem = self.index.question(of, at)
         if problem is None:
@@ -169,8 +169,7 @@ class Pages:
         sources = Sources(self.run)
         return {
             "curves": [
-                {"arm": c.arm, "seed": c.seed, "points": _thinned(c.points), "result": c.result}
-                for c in sources.curves()
+                {"arm": c.arm, "seed": c.seed, "points": _thin(c.points), "result": c.result} for c in sources.curves()
             ]
         }
 
@@ -182,7 +181,7 @@ class Pages:
             **costs.facts(spent, sources.recipe, sources.lent()),
             "none": none,
             "caps": costs.caps(sources.recipe),
-            "under_way": costs.cut_off(sources.under_way(), sources.recipe),
+            "under_way": costs.unfinished_calls(sources.under_way(), sources.recipe),
         }
 
     def failures(self) -> list[dict[str, Any]]:
@@ -193,7 +192,7 @@ class Pages:
         return []
 
 
-def _thinned(points: Sequence[Mapping[str, float]], most: int = 400) -> list[Mapping[str, float]]:
+def _thin(points: Sequence[Mapping[str, float]], most: int = 400) -> list[Mapping[str, float]]:
     every = -(-len(points) // most) or 1
     return [*points[:-1:every], *points[-1:]]
 

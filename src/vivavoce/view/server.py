@@ -1,4 +1,4 @@
-"""The server of the viewer: on this machine alone, for reading alone.
+"""The server of the viewer. It serves this machine only, and changes no file of a run.
 
 It answers requests for ``127.0.0.1`` and ``localhost`` only, so that no page of the web can reach it under another
 name. It sends no text as HTML but its own page and the overview, in which texts of models are escaped; a policy lets no
@@ -107,7 +107,7 @@ def app(viewer: Viewer) -> Starlette:
     """The web application."""
 
     def front(request: Request) -> Response:
-        return _sent(page(), "text/html; charset=utf-8")
+        return _respond(page(), "text/html; charset=utf-8")
 
     def runs(request: Request) -> Response:
         return _json(viewer.runs)
@@ -135,10 +135,10 @@ def _json(ask: Any) -> Response:
         content, status = {"error": f"there is no {error}"}, 404
     except (UserError, OSError) as error:
         content, status = {"error": str(error)}, 409
-    return _sent(storable(json.dumps(content, ensure_ascii=False)), "application/json", status)
+    return _respond(storable(json.dumps(content, ensure_ascii=False)), "application/json", status)
 
 
-def _sent(text: str, kind: str, status: int = 200) -> Response:
+def _respond(text: str, kind: str, status: int = 200) -> Response:
     headers = {
         "Content-Security-Policy": _POLICY,
         "X-Content-Type-Options": "nosniff",

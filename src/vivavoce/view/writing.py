@@ -152,7 +152,7 @@ class Writer:
 
     def _exam(self, file: RunFile, place: LinePlace, line: bytes) -> None:
         assert file.of is not None
-        row = _checked(Judged, line, file.path, place.start)
+        row = _check(Judged, line, file.path, place.start)
         unread = not self._has_text(file.of, row.problem)
         at = self.question(file.of, Problem(row.problem, row.question, row.gold, row.group))
         self._letter(json.dumps(file.label), at, letter(row))
@@ -166,7 +166,7 @@ class Writer:
 
     def _episodes(self, file: RunFile, place: LinePlace, line: bytes) -> None:
         assert file.of is not None
-        episode = _checked(Episode, line, file.path, place.start)
+        episode = _check(Episode, line, file.path, place.start)
         asked = next((m["content"] for m in reversed(episode.prompt) if m["role"] != "system"), "")
         at = self.question(file.of, Problem(episode.task, asked, ""))
         good = {True: "R", False: "W", None: "N"}[episode.success]
@@ -209,7 +209,7 @@ class Writer:
         self.at_of[of, p.id] = at
         return at
 
-    def called(self, call: Written) -> None:
+    def note_call(self, call: Written) -> None:
         """Note a call of the journal, if its stage is under way, or it failed."""
         part, slash, own = call.stage.rpartition("/")
         room, _, name = own.partition(":")
@@ -257,14 +257,14 @@ def _lines(path: Path, faults: list[DataError]) -> Iterator[tuple[LinePlace, byt
             faults.append(error)
 
 
-def _checked(kind: Any, line: bytes, path: str, start: int) -> Any:
+def _check(kind: Any, line: bytes, path: str, start: int) -> Any:
     from pydantic import ValidationError
 
     try:
         return from_json(kind, line)
     except ValidationError as error:
-        what = f"no {kind.__name__}: {error.errors(include_url=False)[0]['msg']}"
-        raise DataError(what, f"{path}, byte {start}", "was the file cut or edited?") from error
+        what = f"not a valid {kind.__name__}: {error.errors(include_url=False)[0]['msg']}"
+        raise DataError(what, f"{path}, byte {start}", "check whether the file was cut or edited") from error
 
 
 def count_of(db: sqlite3.Connection, of: str) -> int:

@@ -1,4 +1,4 @@
-"""Arithmetic. It remembers nothing, so that its results alone are judged."""
+"""A calculator. It has no state, so only its results are judged."""
 
 from __future__ import annotations
 

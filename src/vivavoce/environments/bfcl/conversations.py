@@ -49,11 +49,11 @@ class Conversation:
     beyond: tuple[str, ...] = ()
     """Functions that the official calls name although they are not on offer; those calls are not expected."""
 
-    def begun(self) -> list[Service]:
+    def fresh_services(self) -> list[Service]:
         """The services as they are at first."""
         return [service(deepcopy(self.config.get(service.NAME) or {})) for service in self.services]
 
-    def offered(self, turn: int) -> tuple[Tool, ...]:
+    def functions_in(self, turn: int) -> tuple[Tool, ...]:
         """The functions that can be called in a turn."""
         later = {name for one in self.turns[turn + 1 :] for name in one.given}
         return tuple(tool for name, tool in self.tools.items() if name not in later)

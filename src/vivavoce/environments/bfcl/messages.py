@@ -41,7 +41,7 @@ class Messages(Service):
 
     def message_login(self, user_id: str) -> dict[str, Any]:
         """Log in."""
-        self._known(user_id)
+        self._need_user(user_id)
         self.current_user = user_id
         return {"login_status": True, "message": f"{user_id} is logged in"}
 
@@ -51,15 +51,15 @@ class Messages(Service):
 
     def send_message(self, receiver_id: str, message: str) -> dict[str, Any]:
         """Send."""
-        self._logged_in()
-        self._known(receiver_id)
+        self._need_login()
+        self._need_user(receiver_id)
         self.inbox.append({receiver_id: message})
         self.message_count += 1
         return {"sent_status": True, "message_id": self.message_count, "message": f"sent to {receiver_id}"}
 
     def delete_message(self, receiver_id: str) -> dict[str, Any]:
         """Delete the last message to somebody."""
-        self._logged_in()
+        self._need_login()
         for entry in reversed(self.inbox):
             if receiver_id in entry:
                 self.inbox.remove(entry)
@@ -68,22 +68,22 @@ class Messages(Service):
 
     def view_messages_sent(self) -> dict[str, dict[str, list[str]]]:
         """All that was sent, by receiver."""
-        self._logged_in()
+        self._need_login()
         sent: dict[str, list[str]] = {}
-        for receiver, text in self._sent():
+        for receiver, text in self._outbox():
             sent.setdefault(receiver, []).append(text)
         return {"messages": sent}
 
     def search_messages(self, keyword: str) -> dict[str, list[dict[str, str]]]:
         """Messages that hold a word, however it is written."""
-        self._logged_in()
-        matches = [(receiver, text) for receiver, text in self._sent() if keyword.lower() in text.lower()]
+        self._need_login()
+        matches = [(receiver, text) for receiver, text in self._outbox() if keyword.lower() in text.lower()]
         return {"results": [{"receiver_id": receiver, "message": text} for receiver, text in matches]}
 
     def get_message_stats(self) -> dict[str, dict[str, int]]:
         """The number of messages that came in, and of their senders."""
-        self._logged_in()
-        receivers = [receiver for receiver, _ in self._sent()]
+        self._need_login()
+        receivers = [receiver for receiver, _ in self._outbox()]
         return {
             "stats": {
                 "received_count": receivers.count(self.current_user or ""),
@@ -102,14 +102,14 @@ class Messages(Service):
         self.user_map[user_name] = user_id
         return {"added_status": True, "user_id": user_id, "message": f"{user_name} is added"}
 
-    def _sent(self) -> list[tuple[str, str]]:
+    def _outbox(self) -> list[tuple[str, str]]:
         return [(receiver, text) for entry in self.inbox for receiver, text in entry.items()]
 
-    def _logged_in(self) -> None:
+    def _need_login(self) -> None:
         if self.current_user is None:
             raise Refused("log in first, by message_login")
 
-    def _known(self, user_id: str) -> None:
+    def _need_user(self, user_id: str) -> None:
         if user_id not in self.user_map.values():
             raise Refused(f"there is no user of the id {user_id!r}")
 

@@ -60,13 +60,13 @@ def pad_config(config: Mapping[str, Any], padding: Padding) -> Mapping[str, Any]
     files = config.get(FileSystem.NAME)
     if not files or "root" not in files:
         return config
-    return {**config, FileSystem.NAME: {**files, "root": {n: _padded(n, d, padding) for n, d in files["root"].items()}}}
+    return {**config, FileSystem.NAME: {**files, "root": {n: _pad(n, d, padding) for n, d in files["root"].items()}}}
 
 
-def _padded(name: str, node: Mapping[str, Any], padding: Padding) -> Mapping[str, Any]:
+def _pad(name: str, node: Mapping[str, Any], padding: Padding) -> Mapping[str, Any]:
     if "contents" not in node:
         return node if name in padding.spared else {**node, "content": node["content"] + padding.text}
-    contents = {n: _padded(n, inner, padding) for n, inner in node["contents"].items()}
+    contents = {n: _pad(n, inner, padding) for n, inner in node["contents"].items()}
     if not any("contents" in inner for inner in contents.values()):
         contents |= {picture: {"type": "file", "content": ""} for picture in padding.pictures}
     return {**node, "contents": contents}

@@ -37,7 +37,7 @@ class Posts(Service):
 
     def post_tweet(self, content: str, tags: list[str] = [], mentions: list[str] = []) -> dict[str, Any]:  # noqa: B006
         """Post."""
-        self._logged_in()
+        self._need_login()
         tweet = {
             "id": self.tweet_counter,
             "username": self.username,
@@ -51,7 +51,7 @@ class Posts(Service):
 
     def retweet(self, tweet_id: int) -> dict[str, str]:
         """Repeat another user's post."""
-        self._logged_in()
+        self._need_login()
         self._tweet(tweet_id)
         retweeted = self.retweets.setdefault(self.username, [])
         if tweet_id in retweeted:
@@ -61,20 +61,20 @@ class Posts(Service):
 
     def comment(self, tweet_id: int, comment_content: str) -> dict[str, str]:
         """Say something below a tweet."""
-        self._logged_in()
+        self._need_login()
         self._tweet(tweet_id)
         self.comments.setdefault(tweet_id, []).append({"username": self.username, "content": comment_content})
         return {"comment_status": "commented"}
 
     def mention(self, tweet_id: int, mentioned_usernames: list[str]) -> dict[str, str]:
         """Mention users in a tweet that is there."""
-        self._logged_in()
+        self._need_login()
         self._tweet(tweet_id)["mentions"].extend(mentioned_usernames)
         return {"mention_status": "mentioned"}
 
     def follow_user(self, username_to_follow: str) -> dict[str, bool]:
         """Follow."""
-        self._logged_in()
+        self._need_login()
         if username_to_follow in self.following_list:
             return {"follow_status": False}
         self.following_list.append(username_to_follow)
@@ -82,7 +82,7 @@ class Posts(Service):
 
     def unfollow_user(self, username_to_unfollow: str) -> dict[str, bool]:
         """Follow no longer."""
-        self._logged_in()
+        self._need_login()
         if username_to_unfollow not in self.following_list:
             return {"unfollow_status": False}
         self.following_list.remove(username_to_unfollow)
@@ -90,7 +90,7 @@ class Posts(Service):
 
     def list_all_following(self) -> dict[str, list[str]]:
         """Whom one follows."""
-        self._logged_in()
+        self._need_login()
         return {"following_list": self.following_list}
 
     def get_tweet(self, tweet_id: int) -> dict[str, Any]:
@@ -120,7 +120,7 @@ class Posts(Service):
             "retweet_count": len(self.retweets.get(username, [])),
         }
 
-    def _logged_in(self) -> None:
+    def _need_login(self) -> None:
         if not self.authenticated:
             raise Refused("log in first, by authenticate_twitter")
 

@@ -70,7 +70,7 @@ class SeveralTurns:
             hint = near(task, list(self.conversations)[:20])
             raise DataError(f"there is no task {task!r}{hint}", self.name, "take an id of the official file")
         self._talk = self.conversations[task]
-        self._services, self._results, self._amiss = self._talk.begun(), list[Any](), list[str]()
+        self._services, self._results, self._amiss = self._talk.fresh_services(), list[Any](), list[str]()
         self._turn = -1
         return self._next()
 
@@ -107,7 +107,7 @@ class SeveralTurns:
     def outcomes(self, talk: Conversation) -> list[ExpectedTurn]:
         """The outcomes of each turn's expected calls."""
         if talk.id not in self._outcomes:
-            services, outcomes = talk.begun(), list[ExpectedTurn]()
+            services, outcomes = talk.fresh_services(), list[ExpectedTurn]()
             for turn in talk.turns:
                 results = [call_service(services, call) for call in turn.expected]
                 outcomes.append(ExpectedTurn(judged_part(states_of(services)), results))
@@ -118,7 +118,7 @@ class SeveralTurns:
         self._turn, self._taken, self._called, self._ahead = self._turn + 1, 0, False, 0
         if self._turn == len(self._talk.turns):
             return Observation((), done=True)
-        self.tools = self._talk.offered(self._turn)
+        self.tools = self._talk.functions_in(self._turn)
         text = self._talk.turns[self._turn].text or _MORE
         return Observation(({"role": "user", "content": text},))
 

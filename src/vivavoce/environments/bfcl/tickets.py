@@ -51,7 +51,7 @@ class Tickets(Service):
 
     def create_ticket(self, title: str, description: str = "", priority: int = 1) -> dict[str, Any]:
         """Make a ticket. It is returned with who made it, which the document leaves out (upstream)."""
-        user = self._logged_in()
+        user = self._need_login()
         if not 1 <= priority <= 5:
             raise Refused("a priority is 1 to 5")
         ticket = {
@@ -72,7 +72,7 @@ class Tickets(Service):
 
     def get_user_tickets(self, status: str | None = None) -> list[dict[str, Any]]:
         """One's own tickets, all or those of a status."""
-        user = self._logged_in()
+        user = self._need_login()
         created = [ticket for ticket in self.ticket_queue if ticket.get("created_by") == user]
         return [t for t in created if status is None or str(t.get("status", "")).lower() == status.lower()]
 
@@ -97,7 +97,7 @@ class Tickets(Service):
         ticket["status"] = "Closed"
         return {"status": f"ticket {ticket_id} is closed"}
 
-    def _logged_in(self) -> str:
+    def _need_login(self) -> str:
         if self.current_user is None:
             raise Refused("log in first, by ticket_login")
         return self.current_user

@@ -90,12 +90,12 @@ class Trading(Service):
 
     def get_watchlist(self) -> dict[str, list[str]]:
         """The stocks on the watch list."""
-        self._logged_in()
+        self._need_login()
         return {"watchlist": self.watch_list}
 
     def add_to_watchlist(self, stock: str) -> dict[str, list[str]]:
         """Watch a stock."""
-        self._logged_in()
+        self._need_login()
         self._stock(stock)
         if stock not in self.watch_list:
             self.watch_list.append(stock)
@@ -103,7 +103,7 @@ class Trading(Service):
 
     def remove_stock_from_watchlist(self, symbol: str) -> dict[str, str]:
         """Watch it no longer."""
-        self._logged_in()
+        self._need_login()
         if symbol not in self.watch_list:
             raise Refused(f"{symbol!r} is not watched")
         self.watch_list.remove(symbol)
@@ -111,7 +111,7 @@ class Trading(Service):
 
     def place_order(self, order_type: Literal["Buy", "Sell"], symbol: str, price: float, amount: int) -> dict[str, Any]:
         """Order so many shares, to be paid from the account."""
-        self._logged_in()
+        self._need_login()
         self._stock(symbol)
         if price <= 0 or amount <= 0:
             raise Refused("price and amount are above zero")
@@ -125,17 +125,17 @@ class Trading(Service):
 
     def get_order_details(self, order_id: int) -> dict[str, Any]:
         """One order."""
-        self._logged_in()
+        self._need_login()
         return self._order(order_id)
 
     def get_order_history(self) -> dict[str, list[int]]:
         """The ids of all orders."""
-        self._logged_in()
+        self._need_login()
         return {"order_history": list(self.orders)}
 
     def cancel_order(self, order_id: int) -> dict[str, Any]:
         """Cancel an order that is not completed."""
-        self._logged_in()
+        self._need_login()
         order = self._order(order_id)
         if order["status"] in ("Completed", "Cancelled"):
             raise Refused(f"order {order_id} is {order['status'].lower()}")
@@ -144,27 +144,27 @@ class Trading(Service):
 
     def get_account_info(self) -> dict[str, Any]:
         """Id, balance and card."""
-        self._logged_in()
+        self._need_login()
         return self.account_info
 
     def fund_account(self, amount: float) -> dict[str, Any]:
         """Pay in."""
-        return self._paid("deposit", amount)
+        return self._pay("deposit", amount)
 
     def withdraw_funds(self, amount: float) -> dict[str, Any]:
         """Take out."""
-        return self._paid("withdrawal", amount)
+        return self._pay("withdrawal", amount)
 
     def get_transaction_history(
         self, start_date: str | None = None, end_date: str | None = None
     ) -> dict[str, list[dict[str, Any]]]:
         """The payments in and out of the account, from one day to another."""
-        self._logged_in()
+        self._need_login()
         first, last = start_date or "", end_date or "9999"
         return {"transaction_history": [t for t in self.transaction_history if first <= t["timestamp"][:10] <= last]}
 
-    def _paid(self, kind: Literal["deposit", "withdrawal"], amount: float) -> dict[str, Any]:
-        self._logged_in()
+    def _pay(self, kind: Literal["deposit", "withdrawal"], amount: float) -> dict[str, Any]:
+        self._need_login()
         if amount <= 0:
             raise Refused("an amount is above zero")
         balance = self.account_info["balance"]
@@ -174,7 +174,7 @@ class Trading(Service):
         self.transaction_history.append({"type": kind, "amount": amount, "timestamp": NOW})
         return {"status": f"{kind} made", "new_balance": self.account_info["balance"]}
 
-    def _logged_in(self) -> None:
+    def _need_login(self) -> None:
         if not self.authenticated:
             raise Refused("log in first, by trading_login")
 

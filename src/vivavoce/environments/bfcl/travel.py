@@ -108,7 +108,7 @@ class Travel(Service):
 
     def set_budget_limit(self, access_token: str, budget_limit: float) -> dict[str, float]:
         """Book nothing that costs more."""
-        self._logged_in(access_token)
+        self._need_login(access_token)
         self.budget_limit = budget_limit
         return {"budget_limit": budget_limit}
 
@@ -121,7 +121,7 @@ class Travel(Service):
         card_verification_number: int,
     ) -> dict[str, str]:
         """Add a card, with nothing on it that is known."""
-        self._logged_in(access_token)
+        self._need_login(access_token)
         card_id = self._number(100000000000, 999999999999)
         self.credit_card_list[card_id] = {
             "card_number": card_number,
@@ -138,7 +138,7 @@ class Travel(Service):
 
     def get_credit_card_balance(self, access_token: str, card_id: str) -> dict[str, float]:
         """The balance of a card."""
-        self._logged_in(access_token)
+        self._need_login(access_token)
         return {"card_balance": self._card(card_id)["balance"]}
 
     def list_all_airports(self) -> dict[str, list[str]]:
@@ -175,7 +175,7 @@ class Travel(Service):
         travel_class: Class,
     ) -> dict[str, Any]:
         """Book and pay."""
-        self._logged_in(access_token)
+        self._need_login(access_token)
         card = self._card(card_id)
         cost = self.get_flight_cost(travel_from, travel_to, travel_date, travel_class)["travel_cost_list"][0]
         if self.budget_limit is not None and cost > self.budget_limit:
@@ -200,7 +200,7 @@ class Travel(Service):
 
     def cancel_booking(self, access_token: str, booking_id: str) -> dict[str, bool]:
         """Cancel, with the money back."""
-        self._logged_in(access_token)
+        self._need_login(access_token)
         booking = self._booking(booking_id)
         if booking.get("card_id") in self.credit_card_list:
             _pay(self.credit_card_list[booking["card_id"]], -booking["travel_cost"])
@@ -209,14 +209,14 @@ class Travel(Service):
 
     def get_booking_history(self, access_token: str) -> dict[str, dict[str, Any]]:
         """All bookings by id."""
-        self._logged_in(access_token)
+        self._need_login(access_token)
         return {"booking_history": self.booking_record}
 
     def purchase_insurance(
         self, access_token: str, insurance_type: str, insurance_cost: float, booking_id: str, card_id: str
     ) -> dict[str, Any]:
         """Insure a booking."""
-        self._logged_in(access_token)
+        self._need_login(access_token)
         booking, card = self._booking(booking_id), self._card(card_id)
         if insurance_cost < 0:
             raise Refused("a cost is not below zero")
@@ -230,7 +230,7 @@ class Travel(Service):
         self, access_token: str, booking_id: str | None = None, insurance_id: str | None = None
     ) -> dict[str, dict[str, Any]]:
         """The cost of a booking, found by its id or by that of its insurance."""
-        self._logged_in(access_token)
+        self._need_login(access_token)
         for id, booking in self.booking_record.items():
             if id == booking_id or (insurance_id and booking.get("insurance_id") == insurance_id):
                 return {"invoice": {"booking_id": id, **booking}}
@@ -262,7 +262,7 @@ class Travel(Service):
         """An amount in another currency."""
         return {"exchanged_value": round(value / PER_DOLLAR[base_currency] * PER_DOLLAR[target_currency], 2)}
 
-    def _logged_in(self, access_token: str) -> None:
+    def _need_login(self, access_token: str) -> None:
         if access_token != self.access_token:
             raise Refused("the access token is not valid")
 

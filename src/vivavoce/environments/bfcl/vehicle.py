@@ -78,7 +78,7 @@ class Vehicle(Service):
     def startEngine(self, ignitionMode: Literal["START", "STOP"]) -> dict[str, Any]:
         """Start or stop. It starts with all doors locked, the brake pedal pressed to the floor, and some fuel."""
         if ignitionMode == "START":
-            if unlocked := self._unlocked():
+            if unlocked := self._unlocked_doors():
                 raise Refused(f"to start, lock every door first; not locked: {', '.join(unlocked)}")
             if self._brake_n < FULL_BRAKE_N:
                 raise Refused("to start, press the brake pedal fully first")
@@ -104,7 +104,7 @@ class Vehicle(Service):
         """Lock or unlock doors."""
         status = "unlocked" if unlock else "locked"
         self.doorStatus |= dict.fromkeys(door, status)
-        return {"lockStatus": status, "remainingUnlockedDoors": len(self._unlocked())}
+        return {"lockStatus": status, "remainingUnlockedDoors": len(self._unlocked_doors())}
 
     def adjustClimateControl(
         self,
@@ -248,7 +248,7 @@ class Vehicle(Service):
         """The nearest shop for tyres."""
         return {"shopLocation": SHOP}
 
-    def _unlocked(self) -> list[str]:
+    def _unlocked_doors(self) -> list[str]:
         return [door for door, status in self.doorStatus.items() if status != "locked"]
 
     def _pedal(self) -> dict[str, Any]:

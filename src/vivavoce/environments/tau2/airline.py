@@ -164,7 +164,7 @@ def book_reservation(
         insurance: Whether the passengers are insured.
     """
     _bags(total_baggages, nonfree_baggages)
-    booked = _priced(airline, flights, cabin, len(passengers))
+    booked = _price_legs(airline, flights, cabin, len(passengers))
     insured = _INSURANCE if insurance == "yes" else 0
     price = (sum(leg["price"] for leg in booked) + insured) * len(passengers) + _BAG * nonfree_baggages
     paid = sum(payment["amount"] for payment in payment_methods)
@@ -227,7 +227,7 @@ def update_reservation_flights(
     present = _standing(airline, reservation_id)
     people, before = len(present["passengers"]), present["flights"]
     kept = {(leg["flight_number"], leg["date"]): leg for leg in before} if cabin == present["cabin"] else {}
-    after = _priced(airline, flights, cabin, people, kept)
+    after = _price_legs(airline, flights, cabin, people, kept)
     difference = (sum(leg["price"] for leg in after) - sum(leg["price"] for leg in before)) * people
     _card(airline, present["user_id"], payment_id)
     _can_pay(airline, present["user_id"], payment_id, difference)
@@ -318,7 +318,7 @@ def _day(airline: Records, flight_number: str, date: str) -> Mapping[str, Any]:
     return days[date]
 
 
-def _priced(
+def _price_legs(
     airline: Records,
     flights: Sequence[Leg],
     cabin: Cabin,

@@ -12,7 +12,7 @@ OVERWRITING = frozenset({"modify_pending_order_address", "modify_user_address", 
 """Tools of whose calls with equal first arguments only the last one counts."""
 
 
-def unasked(domain: str, records: Records) -> ToolCall:
+def unasked_call(domain: str, records: Records) -> ToolCall:
     """A call that changes the record of a user that no task speaks of."""
     user_id = next(records.all("users"))[0]
     if domain == "tau2_airline":
@@ -21,7 +21,7 @@ def unasked(domain: str, records: Records) -> ToolCall:
     return ToolCall("modify_user_address", {"user_id": user_id, **address})
 
 
-def others(domain: str, records: Records, call: ToolCall, argument: str) -> Iterable[Any]:
+def other_values(domain: str, records: Records, call: ToolCall, argument: str) -> Iterable[Any]:
     """Values for an argument with which the tool does something else, if it takes them. There may be none."""
     of = {"tau2_airline": _of_airline, "tau2_retail": _of_retail}[domain]
     return of(records, call.name, call.arguments, argument)
@@ -82,4 +82,4 @@ def _of_airline(records: Records, tool: str, arguments: Mapping[str, Any], argum
         yield value + 1
 
 
-__all__ = ["OVERWRITING", "others", "unasked"]
+__all__ = ["OVERWRITING", "other_values", "unasked_call"]

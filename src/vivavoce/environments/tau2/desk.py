@@ -118,20 +118,20 @@ class Tau2:
             done += done < len(expected) and call == expected[done]
         if done == len(expected):
             return " ".join(["Done.", *self._scenario.to_tell])
-        question, call = _asked(expected[done]), expected[done]
+        question, call = _confirmation(expected[done]), expected[done]
         return write_call(call) if question in spoken_texts[-1:] or not self._changes(expected, done) else question
 
     def _changes(self, calls: Sequence[ToolCall], at: int) -> bool:
         """Whether a call, after those before it, changes the database."""
         records = self.records()
         for call in calls[:at]:
-            self.tried(records, call)
+            self.try_call(records, call)
         before = records.changes()
-        return self.tried(records, calls[at]) is None and records.changes() != before
+        return self.try_call(records, calls[at]) is None and records.changes() != before
 
     def amiss(self) -> list[str]:
         """The faults: records that differ, and facts that were not told."""
-        wanted, _ = self.expected(self._scenario)
+        wanted, _ = self.expected_changes(self._scenario)
         changed = self._records.changes()
         off = [
             f"{table.removesuffix('s')} {id} is not as it should be"
@@ -142,17 +142,17 @@ class Tau2:
         spoken_text = "\n".join(message["content"] for message in self._talk if message["role"] == "assistant")
         return off + [f"{one!r} was not told" for one in untold(self._scenario.to_tell, spoken_text)]
 
-    def expected(self, scenario: Scenario) -> tuple[dict[str, Any], list[str]]:
+    def expected_changes(self, scenario: Scenario) -> tuple[dict[str, Any], list[str]]:
         """The changes that the expected calls make, and which of the calls fail and so change nothing."""
         if scenario.id not in self._expected:
             records, failed = Records(self._tables), list[str]()
             for call in scenario.expected:
-                if (error := self.tried(records, call)) is not None:
+                if (error := self.try_call(records, call)) is not None:
                     failed.append(f"{call.name}: {error}")
             self._expected[scenario.id] = records.changes(), failed
         return self._expected[scenario.id]
 
-    def tried(self, records: Records, call: ToolCall) -> str | None:
+    def try_call(self, records: Records, call: ToolCall) -> str | None:
         """Make a call; returns what is wrong with it, if anything."""
         try:
             self._toolbox.call(records, call)
@@ -176,7 +176,7 @@ class Tau2:
         return Observation((message,) if reply.text else (), done=self._over)
 
 
-def _asked(call: ToolCall) -> str:
+def _confirmation(call: ToolCall) -> str:
     """What a customer is asked before a call is made."""
     arguments = (
         f"{name.replace('_', ' ')}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"

@@ -185,7 +185,7 @@ def return_delivered_order_items(
     method = _method(shop, present["user_id"], payment_method_id)
     if method["source"] != "gift_card" and payment_method_id != present["payment_history"][0]["payment_method_id"]:
         raise Refused("a refund goes to what the order was paid by, or to a gift card")
-    _ordered(present, item_ids)
+    _need_items(present, item_ids)
     order = shop.change("orders", order_id)
     order |= {
         "status": "return requested",
@@ -264,7 +264,7 @@ def _variant(shop: Records, item_id: str) -> tuple[str, Mapping[str, Any]]:
     raise Refused(f"there is no item {item_id!r}")
 
 
-def _ordered(order: Mapping[str, Any], item_ids: Sequence[str]) -> None:
+def _need_items(order: Mapping[str, Any], item_ids: Sequence[str]) -> None:
     """Raises Refused unless the order holds all of these items."""
     if not item_ids:
         raise Refused("no item is named")
@@ -276,7 +276,7 @@ def _changes(
     shop: Records, order: Mapping[str, Any], item_ids: Sequence[str], new_item_ids: Sequence[str], payment: str
 ) -> tuple[list[tuple[str, str]], float]:
     """The changed items and the difference in price. Raises Refused if a change is not allowed."""
-    _ordered(order, item_ids)
+    _need_items(order, item_ids)
     if len(item_ids) != len(new_item_ids):
         raise Refused(f"{len(item_ids)} items cannot become {len(new_item_ids)}")
     prices = {item["item_id"]: item["price"] for item in order["items"]}

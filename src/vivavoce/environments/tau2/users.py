@@ -50,14 +50,14 @@ class ScriptedUser:
             return Said(opening(scenario))
         if "?" not in talk[-1]["content"]:
             return Said(self.thanks, ends=True)
-        if turn == 1 and (words := _joined(scenario.unknown, scenario.instructions)):
+        if turn == 1 and (words := _join(scenario.unknown, scenario.instructions)):
             return Said(in_first_person(words))
         return Said(self.agrees)
 
 
 def opening(scenario: Wishes) -> str:
     """The first words of a scripted customer: why they call, and what they know of themselves."""
-    return in_first_person(_joined(scenario.reason, scenario.known))
+    return in_first_person(_join(scenario.reason, scenario.known))
 
 
 END = "<hangs up>"
@@ -119,7 +119,7 @@ def part_text(scenario: Wishes) -> str:
     return "\n\n".join(f"{title}:\n{text}" for title, text in parts.items() if text)
 
 
-def _joined(*texts: str) -> str:
+def _join(*texts: str) -> str:
     return " ".join(filter(None, texts))
 
 

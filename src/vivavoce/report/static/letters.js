@@ -2,7 +2,7 @@
 /* What the letters of a table mean, and the filters that go by them. See report/verdicts.py. */
 viva.LETTERS = {
   R: ["right", "✓", "right"], W: ["wrong", "✗", "wrong"], U: ["none", "?", "no answer found"], M: ["none", "∅", "empty"],
-  N: ["none", "~", "cannot be graded"], E: ["failed", "!", "the call failed"], B: ["none", "·", "not asked, at a cap"],
+  N: ["none", "~", "cannot be graded"], E: ["failed", "!", "the call failed"], B: ["none", "·", "not asked: a cap was reached"],
   r: ["right", "✓", "right, though cut off"], w: ["wrong", "✗", "wrong, and cut off"], T: ["none", "…", "cut off"],
   L: ["live", "◌", "under way"], "-": ["blank", "", "nothing"],
 };

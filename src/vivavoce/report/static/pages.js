@@ -191,7 +191,7 @@ viva.pageQuestion = async function (key, state, of, id, query, bare = false) {
   const go = (where) => where && location.replace(where);
   viva.keys = { j: () => go(after), k: () => go(before), Escape: () => { location.hash = list; }, u: () => { location.hash = list; } };
   const why = wanted.map((w) => filters.find((f) => f.key === w)?.title).filter(Boolean);
-  const where = place < 0 ? "not among those that were asked for" : `${viva.count(place + 1)} of ${viva.count(rows.length)}`;
+  const where = place < 0 ? "not among the questions that were found" : `${viva.count(place + 1)} of ${viva.count(rows.length)}`;
   const others = about.sets.filter((s) => s.key !== set.of);
   const page = viva.el("main", { class: "wide" },
     viva.el("div", { class: "qbar" },

@@ -49,7 +49,7 @@ viva.debate = function (debate, student, taken = new Map()) {
     grid,
     votes.length ? viva.el("div", { class: "ballots" }, votes) : null,
     viva.el("p", { class: "small soft" }, "It ended because ", debate.ended ? debate.ended : ["its protocol said ", viva.word(debate.stopped)], ".",
-      debate.oracle ? " Who criticised whom, or when to stop, was decided by knowing who is right (oracle roles)." : ""));
+      debate.oracle ? " Roles, or when to stop, were decided by knowing which agents are right (oracle roles)." : ""));
 };
 
 viva.jump = function (id) {
