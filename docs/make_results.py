@@ -89,7 +89,8 @@ def verdict(test: Paired) -> tuple[str, str]:
         return "cannot be told", "The seeds disagree."
     if test.detectable is None:
         return "cannot be told", "So few questions can show no gain."
-    return "cannot be told", f"So many questions show {test.detectable:.1f} points four times in five."
+    found = f"a gain of {test.detectable:.1f} points would be found four times in five"
+    return "cannot be told", f"With so many questions {found}."
 
 
 def arms_table(results: Mapping[str, Any]) -> str:
