@@ -15,6 +15,7 @@ ROOMS = [
     "version",
     "records",
     "errors",
+    "complaints",
     "files",
     "plugins",
     "progress",

@@ -61,11 +61,11 @@ def test_a_good_recipe_loads_and_each_default_comes_from_its_class(tmp_path: Pat
         ),
         ("train: 5", "trian: 5", r"unknown key `task\.trian`, did you mean `train`(?s:.*)recipe\.yaml:2"),
         ("model:", "modle:", r"unknown key `student\.modle`, did you mean `model`(?s:.*)recipe\.yaml:9"),
-        ("beta: 0.2", "beta: -1", r"`dpo\.beta`: Input should be greater than 0 \(got -1\)(?s:.*)recipe\.yaml:13"),
+        ("beta: 0.2", "beta: -1", r"`dpo\.beta`: must be greater than 0 \(got -1\)(?s:.*)recipe\.yaml:13"),
         (
             "beta: 0.2",
             "objective: triples",
-            r"`dpo\.objective`: Input should be 'pairs', 'listwise', 'orpo', 'simpo' or 'kto'(?s:.*)recipe\.yaml:13",
+            r"`dpo\.objective`: must be 'pairs', 'listwise', 'orpo', 'simpo' or 'kto'(?s:.*)recipe\.yaml:13",
         ),
         ("scripted", "scripted_", r"unknown agent `scripted_`, did you mean `scripted`(?s:.*)recipe\.yaml:5"),
         (
@@ -79,7 +79,30 @@ def test_a_good_recipe_loads_and_each_default_comes_from_its_class(tmp_path: Pat
             "  max_rounds: 2\n  max_rounds: 3",
             r"key `max_rounds` appears twice(?s:.*)recipe\.yaml:12",
         ),
-        ("debate:", "debate: {", r"not YAML(?s:.*)recipe\.yaml:1"),
+        ("debate:", "debate: {", r"not YAML: a \{ is opened and not closed(?s:.*)recipe\.yaml:10"),
+        ("  max_rounds", "\tmax_rounds", r"there is a tab: indent with spaces(?s:.*)recipe\.yaml:11"),
+        ('"4"', '"4', r"quotation mark is opened and never closed(?s:.*)recipe\.yaml:6"),
+        ("task:", "name:mine\ntask:", r"`: `, a colon and a space, is missing(?s:.*)recipe\.yaml:2"),
+        ("max_rounds: 2", "beta: 1", r"unknown key `debate\.beta`: `beta` belongs to `dpo`(?s:.*)recipe\.yaml:11"),
+        ("debate:", "max_rounds: 3\ndebate:", "unknown key `max_rounds`: `max_rounds` belongs to `debate`"),
+        ("debate:", "learning_rate: 1\ndebate:", "`learning_rate` belongs to `sft`, `dpo` or `magdi`"),
+        ("debate:", "function: a\ndebate:", "`function` belongs to `teachers`"),
+        ("train: 5", "train: 5, arms: [x]", r"`task\.arms`: `arms` belongs at the top of the recipe"),
+        ("debate:", "review: {}\ndebate:", "`review`: it is a section of peer_review, but this is another method"),
+        ("debate:", "budget: {money: 5}\ndebate:", "`money` belongs to `budget.run` or `budget.question`"),
+        ("debate:", "seeds: 3\ndebate:", r"`seeds`: must be a list, but this is a number \(got 3\): put it in \[ \]"),
+        ("debate:", "seeds: [yes]\ndebate:", r"`seeds\.0`: must be a number, but this is true or false"),
+        ("debate:", "student: tiny\ndebate:", "key `student` appears twice"),
+        (
+            "debate:",
+            "judge: tiny\ndebate:",
+            r"`judge`: must be keys and values, such as \{agents: …\}, but this is text",
+        ),
+        ("debate:", "pairs: all arms\ndebate:", r"`pairs`: must be 'all' .*, or must be a list, but this is text"),
+        ("debate:", "pairs: [[a]]\ndebate:", r"`pairs\.0\.1`"),
+        ("debate:", "name: a b\ndebate:", "`name`: must be a name for a folder: letters, digits"),
+        ("debate:", "name: 5\ndebate:", r"`name`: must be text, but this is a number \(got 5\): put it in quotes"),
+        ("debate:", "arms: [debate_reflct]\ndebate:", "unknown arm `debate_reflct`, did you mean `debate_reflect`"),
     ],
 )
 def test_a_mistake_is_told_with_its_line_and_what_is_allowed(
@@ -230,7 +253,7 @@ def test_a_task_of_ones_own_names_its_prompts_and_the_plan_says_whose_they_are(t
 def test_recipes_are_found_by_short_names_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert "schoolhouse/demo" in recipes()
-    for name in ("demo", "schoolhouse/demo", "demo.yaml", "gsm8k_openai"):
+    for name in ("demo", "schoolhouse/demo", "demo.yaml", "gsm8k_openai", "recipes/schoolhouse/demo.yaml"):
         assert load_recipe(find_recipe(Path(name))).name
     (tmp_path / "recipes" / "mine").mkdir(parents=True)
     (tmp_path / "recipes" / "mine" / "demo.yaml").write_text(GOOD)
@@ -253,13 +276,13 @@ def test_a_runs_folder_stands_for_its_recipe_and_goes_on_there(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("sft.learning_rate=.inf", "`sft.learning_rate`: Input should be a finite number"),
-        ("dpo.beta=.nan", "`dpo.beta`: Input should be a finite number"),
-        ("student.temperature=.inf", "`student.temperature`: Input should be a finite number"),
+        ("sft.learning_rate=.inf", "`sft.learning_rate`: must be a finite number"),
+        ("dpo.beta=.nan", "`dpo.beta`: must be a finite number"),
+        ("student.temperature=.inf", "`student.temperature`: must be a finite number"),
         ("seeds=[1, 1]", "a seed appears twice"),
         ("seeds=[-1]", "seeds are whole numbers from 0 up"),
-        ("seed=99999999999999999999", "`seed`: Input should be less than"),
-        (f"name={'x' * 300}", "`name`: String should have at most 100 characters"),
+        ("seed=99999999999999999999", "`seed`: must be less than"),
+        (f"name={'x' * 300}", "`name`: at most 100 characters are allowed"),
     ],
 )
 def test_numbers_and_names_that_would_fail_later_are_refused_and_nothing_else_is_said(change: str, says: str) -> None:

@@ -163,6 +163,12 @@ def test_texts_in_utf_8_and_utf_16_are_read_and_others_told_with_their_line(tmp_
     assert error.value.where == f"{path}:2"
     with pytest.raises(DataError, match="cannot read the file"):
         list(json_lines(tmp_path))
+    with pytest.raises(DataError, match="No such file") as error:
+        text_of(tmp_path / "texts")
+    assert error.value.do == f"did you mean {path}?"
+    with pytest.raises(DataError, match="No such file") as error:
+        text_of(Path("nothing-like-it.csv"))
+    assert str(Path.cwd()) in error.value.do
 
 
 # --- names of files

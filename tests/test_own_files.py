@@ -89,6 +89,7 @@ def line_of(source: str, word: str) -> int:
         ("    def grade", "    def grate", "has no grade", "def task", "plan"),
         ("def task(options)", "def tusk(options)", "no function `task`", "", "plan"),
         ("class Mine:", "import nowhere\nclass Mine:", "ModuleNotFoundError: No module named 'nowhere'", "import nowhere", "plan"),
+        ("class Mine:", "import sys; sys.exit(3)\nclass Mine:", "the file ends the program", "import sys", "plan"),
         ("class Mine:", "class Mine(:", "the file is not Python", "class Mine", "plan"),
     ],
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -14,9 +14,18 @@ from vivavoce.agents.budget import Budget, Caps, Ledger, Price
 from vivavoce.committee.judges import Judging
 from vivavoce.committee.prompting import prompts_of
 from vivavoce.committee.wording import Talk
+from vivavoce.complaints import yaml_in_words
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.files import text_of
-from vivavoce.mistakes import Lines, Misplaced, all_in_one, mistakes_in, need_each_key_once
+from vivavoce.mistakes import (
+    Lines,
+    Misplaced,
+    Places,
+    all_in_one,
+    booleans_as_numbers,
+    mistakes_in,
+    need_each_key_once,
+)
 from vivavoce.protocols import open_protocol
 from vivavoce.records import Problem, Sampling
 from vivavoce.tasks import Task
@@ -457,8 +466,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         need_each_key_once(root, path)
         values = yaml.safe_load(text)
     except yaml.MarkedYAMLError as e:
-        line = e.problem_mark.line + 1 if e.problem_mark else 1
-        raise RecipeError(f"not YAML: {e.problem}", f"{path}:{line}", "check indentation and quotes") from e
+        what, line = yaml_in_words(e)
+        raise RecipeError(f"not YAML: {what}", f"{path}:{line}", "correct this line, or the one above") from e
     except yaml.reader.ReaderError as e:
         line = text.count("\n", 0, e.position) + 1
         what = f"not YAML: the character U+{ord(text[e.position]):04X} is not allowed there"
@@ -517,8 +526,10 @@ def check_recipe(values: dict[str, Any], path: Path, root: yaml.Node | None = No
     try:
         recipe = model.model_validate(values)
     except ValidationError as e:
-        raise all_in_one(mistakes_in(e, model), where) from None
-    _check_options(recipe, where)
+        raise all_in_one(mistakes_in(e, model, Places(model, _keys_of_options(values))), where) from None
+    mistaken = [*booleans_as_numbers(recipe, values), *_mistakes_in_options(recipe, model, where)]
+    if mistaken:
+        raise all_in_one(mistaken, where)
     return recipe
 
 
@@ -536,8 +547,25 @@ def with_protocols(
     return model
 
 
-def _check_options(recipe: Recipe, where: Lines) -> None:
-    """Check the options of task and backends, so that a mistake there is told with its line as well."""
+def _keys_of_options(values: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The keys of the task and of the backends that plain values name, by the section in which they belong."""
+    named = [("task", "tasks", values.get("task"), "name", None)]
+    for section in ("teachers", "scorers", "student"):
+        one = values.get(section)
+        agents = one if isinstance(one, list) else [one]
+        named += [(section, "agents", agent, "backend", AgentSpec.model_fields["backend"].default) for agent in agents]
+    keys: dict[str, list[str]] = {}
+    for section, room, given, key, usual in named:
+        name = given.get(key, usual) if isinstance(given, dict) else None
+        if name in plugins.names(room):
+            keys.setdefault(section, []).extend(plugins.load(room, name, section).Options.model_fields)
+    return keys
+
+
+def _mistakes_in_options(
+    recipe: Recipe, model: type[Recipe], where: Lines
+) -> Iterator[tuple[str, tuple[str | int, ...]]]:
+    """Mistakes in the options of tasks and backends, in words, each with the place of its key in the recipe."""
     rooms: list[tuple[str, str, AgentSpec | TaskSpec, tuple[str | int, ...], str]] = [
         ("agents", spec.backend, spec, loc, "backend") for loc, spec in recipe.places.items()
     ]
@@ -546,11 +574,9 @@ def _check_options(recipe: Recipe, where: Lines) -> None:
     for room, name, spec, loc, key in rooms:
         options = plugins.load(room, name, where((*loc, key))).Options
         try:
-            options.model_validate(spec.options)
+            yield from booleans_as_numbers(options.model_validate(spec.options), spec.options, loc)
         except ValidationError as e:
-            known = [*type(spec).model_fields, *options.model_fields]
-            problems = [(p, (*loc, *p["loc"])) for p in e.errors(include_url=False)]
-            raise all_in_one([(plugins.mistake(p, known, place), place) for p, place in problems], where) from None
+            yield from mistakes_in(e, options, Places(model, {}), loc, type(spec).model_fields)
 
 
 def override(values: dict[str, Any], change: str, where: str) -> None:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import codecs
 import csv
+import difflib
 import gzip
 import hashlib
+import itertools
 import json
 import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
+from vivavoce.complaints import in_words
 from vivavoce.errors import DataError
 from vivavoce.records import from_json
 
@@ -59,7 +62,18 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
             yield cast(IO[bytes], file)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"cannot read the file: {reason}", str(path), "check the path in the options") from error
+        do = _like(path) if isinstance(error, FileNotFoundError) else "check the path in the options"
+        raise DataError(f"cannot read the file: {reason}", str(path), do) from error
+
+
+def _like(path: Path) -> str:
+    """What to do about a path at which nothing is: the file beside it of a similar name, or where it was looked for."""
+    beside = list[str]()
+    with suppress(OSError):
+        beside = [one.name for one in itertools.islice(path.parent.iterdir(), 1000)]
+    close = difflib.get_close_matches(path.name, beside, 1, 0.7)
+    there = "" if path.is_absolute() else f"; it is looked for in {Path.cwd()}"
+    return f"did you mean {path.with_name(close[0])}?" if close else f"check the path in the options{there}"
 
 
 def text_of(path: Path) -> str:
@@ -179,7 +193,7 @@ def read_records(path: Path, kind: type[T]) -> Iterator[T]:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             key = ".".join(map(str, first["loc"]))
-            what = f"not a valid {kind.__name__}: " + (f"`{key}`: {first['msg']}" if key else first["msg"])
+            what = f"not a valid {kind.__name__}: " + (f"`{key}`: " if key else "") + in_words(first)
             raise DataError(what, f"{path}, row {number}", "check whether the file was cut or edited") from error
 
 

@@ -23,7 +23,8 @@ def recipes() -> dict[str, Path]:
 
 def find_recipe(name: Path) -> Path:
     """A recipe's file: the path itself, the recipe of a run's folder, or the recipe of that name. A name may leave out
-    folders if it is the only such recipe: ``demo`` for ``schoolhouse/demo``.
+    folders if it is the only such recipe: ``demo`` for ``schoolhouse/demo``. ``recipes/schoolhouse/demo.yaml``, as in a
+    checkout, names it too.
 
     Raises RecipeError, with the known names, if there is none, or several have that name.
     """
@@ -31,7 +32,7 @@ def find_recipe(name: Path) -> Path:
         return name
     if (name / "recipe.yaml").is_file():
         return name / "recipe.yaml"
-    known, wanted = recipes(), name.as_posix().removesuffix(".yaml").removesuffix(".yml")
+    known, wanted = recipes(), name.as_posix().removeprefix("recipes/").removesuffix(".yaml").removesuffix(".yml")
     if wanted in known:
         return known[wanted]
     alike = [one for one in known if one.rpartition("/")[2] == wanted]

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from vivavoce.complaints import in_words
 from vivavoce.errors import RecipeError, UserError
 from vivavoce.records import digest
 
@@ -58,8 +59,9 @@ def load(room: str, name: str, where: str) -> ModuleType:
         return module
     known = names(room)
     if name not in known:
+        hint = near(name, known).partition(";")[0]  # without the known names, which stand in `do`
         raise RecipeError(
-            f"unknown {room.removesuffix('s')} `{name}`{near(name, known)}",
+            f"unknown {room.removesuffix('s')} `{name}`{hint}",
             where,
             f"use one of {', '.join(known)}, or the path to a .py file",
         )
@@ -142,6 +144,9 @@ def load_file(path: str | Path, where: str) -> ModuleType:
         spec.loader.exec_module(module)
     except BaseException as e:
         del sys.modules[name]  # a half-made module must not be found by the next import
+        if isinstance(e, SystemExit):
+            do = 'leave out sys.exit(), or keep it below `if __name__ == "__main__":`'
+            raise RecipeError("the file ends the program when it is imported", own_line(e) or str(path), do) from e
         if isinstance(e, UserError) or not isinstance(e, Exception):
             raise
         if isinstance(e, SyntaxError):  # of the file, or of one that it imports
@@ -198,17 +203,16 @@ def check(options: type[M], values: Mapping[str, Any], where: str) -> M:
 
 
 def mistake(problem: Mapping[str, Any], known: Sequence[str], loc: Sequence[str | int] | None = None) -> str:
-    """One of pydantic's complaints, for people. Text that was given is left out: it may be a key pasted in error."""
+    """One of pydantic's complaints, for people; ``known`` are the keys that may stand there."""
     place: Sequence[str | int] = problem["loc"] if loc is None else loc
     key = ".".join(map(str, place))
     if problem["type"] == "extra_forbidden":
         return f"unknown key `{key}`{near(str(place[-1]), known)}"
     if problem["type"] == "missing":
-        return f"key `{key}` is missing"
-    problem_text = problem["msg"].removeprefix("Value error, ")
-    value = problem["input"]
-    number = f" (got {value!r})" if isinstance(value, int | float) or problem["type"] == "literal_error" else ""
-    return f"`{key}`: {problem_text}{number}" if key else problem_text
+        given = [k for k in problem["input"] if k not in known] if isinstance(problem["input"], Mapping) else []
+        close = difflib.get_close_matches(str(place[-1]), map(str, given), 1, 0.7)
+        return f"key `{key}` is missing" + "".join(f"; is it meant by `{one}`?" for one in close)
+    return f"`{key}`: {in_words(problem)}" if key else in_words(problem)
 
 
 def near(word: str, known: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from vivavoce import plugins
 from vivavoce.agents import Agent, open_agent
-from vivavoce.errors import RecipeError
+from vivavoce.errors import MissingKey, RecipeError
 from vivavoce.records import Sampling
 
 
@@ -35,6 +35,36 @@ def test_an_unknown_option_names_the_nearest_and_shows_no_value() -> None:
         open_agent("ada", "openai_chat", {"model": "m", "max_retries": -1})
     with pytest.raises(RecipeError, match="either `replies` or `function`"):
         open_agent("ada", "scripted", {})
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:11434", "ftp://h/v1", "http://", "http://[::1/v1", "http://h:99999/v1", "http://h:1 /v1", "http://h:x"],
+)
+def test_what_is_no_address_is_told_before_anything_is_asked(url: str) -> None:
+    with pytest.raises(RecipeError, match="the address is not one of HTTP") as caught:
+        open_agent("ada", "openai_chat", {"model": "m", "base_url": url, "api_key_env": None})
+    assert "base_url: https://" in caught.value.do
+
+
+@pytest.mark.parametrize(("key", "sign"), [("sk-…abc", "U+2026"), ("sk-a\nbc", "U+000A"), ('"sk-abc"', "U+0022")])
+def test_a_key_that_was_copied_with_other_signs_is_told_without_it(
+    key: str, sign: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_KEY", key)
+    for backend in ("openai_chat", "anthropic_messages"):
+        with pytest.raises(MissingKey, match="a sign that no API key has") as caught:
+            open_agent("ada", backend, {"model": "m", "api_key_env": "TEST_KEY"})
+        assert sign in caught.value.what
+        assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["sk-abcdefgh12345678", "hf_Ab1" + "c" * 20, "MY KEY", ""])
+@pytest.mark.parametrize("backend", ["openai_chat", "anthropic_messages", "vllm"])
+def test_a_key_in_the_place_of_its_variable_is_refused_and_not_repeated(backend: str, key: str) -> None:
+    with pytest.raises(RecipeError, match="must be the name of an environment variable") as caught:
+        open_agent("ada", backend, {"model": "m", "api_key_env": key})
+    assert not key or key not in str(caught.value)
 
 
 def test_a_path_to_a_python_file_is_a_backend(tmp_path: Path) -> None:

@@ -111,6 +111,17 @@ def test_a_lasting_fault_ends_after_bounded_retries_with_its_reason(
     assert error.reason == reason
     assert "3 attempts" in error.detail
     assert len(faulty.requests) == 3
+    assert reason != "malformed" or ("its answer is no JSON" if "oops" in fault else "is empty") in error.detail
+
+
+@pytest.mark.parametrize(("fault", "attempts"), [("body={oops", 3), ("body=[1]", 3), ("status=500", 6)])
+def test_who_has_never_given_an_answer_that_can_be_read_is_asked_three_times(
+    faulty: FaultyServer, fault: str, attempts: int
+) -> None:
+    faulty.script = [fault] * 50
+    _, [error] = ask(faulty, max_retries=5)
+    assert isinstance(error, AgentError)
+    assert f"{attempts} attempts" in error.detail
 
 
 @pytest.mark.parametrize("fault", ["busy=", "status=503", "status=529"])

@@ -59,7 +59,7 @@ def test_the_page_has_every_key() -> None:
         ("sft.lora", ["alpha"]),
         ("teachers", ["temperature: number >= 0, default 0.3"]),
         ("teachers.0.price", ["completion: number >= 0, required"]),
-        ("hf_local", ["model: text, required"]),
+        ("hf_local", ["model: text (not empty), required"]),
         ("jsonl", ["grader: number | choice | yes_no | exact | text | math", "required"]),
         ("debate_reflect", ["method debate_reflect", "protocol debate_reflect", "max_rounds"]),
         ("accept", ["answer_check: true or false, default true"]),  # the recipe's default, not the model's

@@ -112,7 +112,7 @@ STATE = {"problem": "p", "prompt": [ASKED], "views": [{"messages": [ASKED], "wei
     [
         (Example, {**OWN, "weight": float("nan")}, "`weight` is nan"),
         (Example, {**OWN, "weight": -1}, r"`weight` is -1\.0"),
-        (Example, {**OWN, "weight": "much"}, "`weight`: Input should be a valid number"),
+        (Example, {**OWN, "weight": "much"}, "`weight`: must be a number, but this is text"),
         (Example, {"messages": [ASKED, SAID], "weight": "much"}, "`weight` is 'much', not a number"),
         (Example, {"messages": [ASKED, SAID], "weight": float("inf")}, "`weight` is inf"),
         (Tree, {**PAIR, "weight": float("nan")}, "`weight` is nan"),
@@ -125,7 +125,7 @@ STATE = {"problem": "p", "prompt": [ASKED], "views": [{"messages": [ASKED], "wei
         (Tree, OWN, "`viva train sft` learns from such rows"),
         (Tree, {"messages": [ASKED, SAID]}, "`viva train sft` learns from such rows"),
         (State, {"prompt": [ASKED]}, "the row has 'prompt'"),
-        (State, {**STATE, "views": 3}, "`views`: Input should be a valid array"),
+        (State, {**STATE, "views": 3}, "`views`: must be a list, but this is a number"),
         (Example, {"messages": [{"role": "human", "content": "2+2?"}, SAID]}, "the role 'human'"),
         (Example, {**OWN, "prompt": [{"role": "User", "content": "2+2?"}]}, "the role 'User'"),
         (Tree, {**PAIR, "chosen": [SYSTEM, SAID], "rejected": [ASKED, WRONG]}, "holds messages of system, assistant"),
@@ -157,7 +157,7 @@ def test_what_cannot_be_learnt_is_told_with_row_and_what_is_expected(
 
 def test_the_row_that_is_wrong_is_named(tmp_path: Path) -> None:
     path = rows(tmp_path, OWN, OWN, {**OWN, "prompt": 3})
-    with pytest.raises(DataError, match="`prompt`: Input should be a valid array") as error:
+    with pytest.raises(DataError, match="`prompt`: must be a list") as error:
         training_rows(path, Example)
     assert error.value.where == f"{path}, row 3"
     path.write_bytes(path.read_bytes()[:-10])

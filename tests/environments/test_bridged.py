@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.cli import app
 from vivavoce.environments.bridged import Bridge
-from vivavoce.environments.environment import Action, Environment
+from vivavoce.environments.environment import Action, Environment, Leavable, Limits
 from vivavoce.environments.episodes import play, read
 from vivavoce.errors import DataError, MissingDependency
 from vivavoce.records import Reply, Sampling
 from vivavoce.tasks import open_task
 from vivavoce.tasks.acting import Acting
+from vivavoce.tasks.bridged import BridgedTask
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -63,7 +64,7 @@ def played(task: Any, id_: str, *moves: str) -> tuple[list[str], Environment]:
     return asyncio.run(all_of_it())
 
 
-def opad(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
+def opad(folder: Path, task: dict[str, Any], in_flight: int = 8) -> dict[str, Any]:
     """A run of OPAD on random tiny models, from a recipe to its report; what results.json holds."""
     models = {name: str(save_tiny_model(folder / name, context=4096)) for name in ("ada", "bob", "student")}
     small = {"dtype": "float32", "threads": 1, "max_new_tokens": 40}
@@ -75,6 +76,7 @@ def opad(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
         "student": {"name": "student", "model": models["student"], "temperature": 1.0, "stop": list("aeiou="), **small},
         "debate": {"max_rounds": 2, "word_limit": 20},
         "iterations": 1,
+        "in_flight": in_flight,
         "episodes": 2,
         "opd": {
             "max_steps": 2,
@@ -146,32 +148,46 @@ def test_a_student_learns_from_two_games_by_a_recipe(games: Any, tmp_path: Path)
 # --- openenv
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[dict[str, Any]]:
-    python = python_of("openenv")
+@contextlib.contextmanager
+def started(program: Callable[[int], Sequence[str]], folder: Path) -> Iterator[str]:
+    """The address of a server of OpenEnv, in a process of its own; ``program`` is its command, by port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    program = Path(__file__).with_name("openenv_server.py")
-    process = subprocess.Popen([python or sys.executable, str(program), str(port)], stderr=subprocess.PIPE)
-    options = {
-        "url": f"http://127.0.0.1:{port}",
-        "action_field": "guess",
-        "observation_field": "hint",
-        "python": python,
-    }
+    process = subprocess.Popen(program(port), cwd=folder, stderr=subprocess.PIPE)
     try:
         for _ in range(300):
             assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 break
             time.sleep(0.2)
-        yield {"name": "openenv", "label": "numbers", **options}
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.kill()
         process.wait()
         if process.stderr:
             process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[dict[str, Any]]:
+    python = python_of("openenv")
+    program = Path(__file__).with_name("openenv_server.py")
+    with started(lambda port: [python or sys.executable, str(program), str(port)], program.parent) as url:
+        fields = {"action_field": "guess", "observation_field": "hint", "python": python}
+        yield {"name": "openenv", "label": "numbers", "url": url, **fields}
+
+
+@pytest.fixture(scope="module")
+def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """The environment that `openenv init` makes, as it comes: it echoes, rewards length, and serves one session."""
+    python, folder = python_of("openenv"), tmp_path_factory.mktemp("openenv")
+    there = Path(python or sys.executable)
+    subprocess.run([there.with_name("openenv"), "init", "echo_env"], cwd=folder, check=True, capture_output=True)
+    command = [str(there), "-m", "uvicorn", "server.app:app", "--host", "127.0.0.1", "--log-level", "warning", "--port"]
+    with started(lambda port: [*command, str(port)], folder / "echo_env") as url:
+        fields = {"action_field": "message", "observation_field": "echoed_message", "score": "last", "python": python}
+        yield {"name": "openenv", "label": "echo", "url": url, **fields}
 
 
 def opened(server: dict[str, Any], **more: Any) -> Any:
@@ -194,6 +210,18 @@ def test_a_server_is_acted_in_to_its_reward(server: dict[str, Any]) -> None:
 
 def test_a_student_learns_from_a_server_by_a_recipe(server: dict[str, Any], tmp_path: Path) -> None:
     results = opad(tmp_path, {**server, "train": 2, "test": 2, "turns": 2})
+    assert [arm["name"] for arm in results["arms"]] == ["student", "debate_opd"]
+
+
+def test_a_student_learns_from_the_environment_that_openenv_makes(echo: dict[str, Any], tmp_path: Path) -> None:
+    seen, world = played(opened(echo, test=1, train=0), "echo#0", "hello", "hello again")
+    assert seen == ["Echo Env environment ready!", "hello", "hello again"]
+    assert world.succeeded() is True
+    with pytest.raises(DataError, match="room for no further session, with 0 open here"):
+        opened(echo, test=1, train=0).problems("test")
+    assert isinstance(world, Leavable)
+    asyncio.run(world.leave())
+    results = opad(tmp_path, {**echo, "train": 2, "test": 2, "turns": 2}, in_flight=1)
     assert [arm["name"] for arm in results["arms"]] == ["student", "debate_opd"]
 
 
@@ -294,6 +322,32 @@ def test_what_is_wrong_with_an_environment_of_verifiers_is_told(monkeypatch: pyt
 
 
 # --- whatever the package
+
+
+class Restless(BridgedTask):
+    """A task of a package that begins otherwise each time."""
+
+    name = "restless"
+
+    def __init__(self) -> None:
+        super().__init__(self, Limits(turns=1), 1.0)  # type: ignore[arg-type]  it is its own bridge
+        self.count = 0
+
+    def episode(self) -> str:
+        return "e"
+
+    def ids(self, split: str) -> list[tuple[str, str]]:
+        return [(f"{split}#0", "")]
+
+    def ask(self, what: str, value: Any) -> dict[str, Any]:
+        self.count += 1
+        return {"messages": [{"role": "user", "content": f"game {self.count}"}], "done": False, "score": None}
+
+
+def test_a_task_that_begins_otherwise_each_time_is_told() -> None:
+    with pytest.raises(DataError, match="begins with other words each time") as error:
+        Restless().problems("test")
+    assert "seed" in error.value.do
 
 
 def test_an_episode_that_a_limit_ends_is_closed_in_the_package(server: dict[str, Any], tmp_path: Path) -> None:

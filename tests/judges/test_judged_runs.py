@@ -130,7 +130,7 @@ def test_a_changed_rubric_judges_again_and_asks_no_teacher_again(tmp_path: Path,
         ({"judge": {"agents": [person("wise")]}}, "are both called `wise`"),
         ({"judge": {"agents": [person("strict")], "decides": False}}, "with decides: true"),
         ({"judge": {"agents": [person("strict")], "right_from": 11}}, "right_from must lie above 1"),
-        ({"judge": {"agents": []}}, "at least 1 item"),
+        ({"judge": {"agents": []}}, "must not be empty"),
         ({"judge": {"agents": [person("strict")], "rubrik": "x"}}, "did you mean `rubric`"),
     ],
 )

@@ -79,11 +79,11 @@ def test_a_change_to_a_pattern_is_made_to_each_of_its_arms_and_own_arms_can_be_c
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("revewed", "unknown arm `revewed`; there are single, single_checked, leave_out, judge, unreviewed"),
+        ("revewed", "unknown arm `revewed`, did you mean `reviewed`"),
         ("reviewed@alhpa=0.25", "alhpa"),
         ("reviewed@alpha=2", "less than or equal to 1"),
         ("reviewed@alpha", "needs a key and a value"),
-        ("score_weighted@accept.threshold=4", "no `threshold` to set"),
+        ("score_weighted@accept.threshold=4", "no key `threshold`"),
         ("refreshed@replay=0.5", "replay needs fresh"),
     ],
 )

@@ -274,6 +274,11 @@ BROKEN: dict[str, dict[str, Any]] = {
     "a broken tokenizer": {"student.breaks": "tokenizer.json"},
     "a broken config": {"student.breaks": "config.json"},
     "a broken chat template": {"student.breaks": "chat_template.jinja"},
+    "weights that were cut": {"student.cuts": "model.safetensors"},
+    "weights that are none": {"student.breaks": "model.safetensors"},
+    "a model of an unknown kind": {"student.of_kind": "nonesuch"},
+    "a file for a folder": {"student.model": "{folder}/model.safetensors"},
+    "a model of the Hub, offline": {"student.model": "Qwen/Qwen3-0.6B"},
     "options that nobody is shown": {"task.grader": "choice"},
     "a student served by vLLM that is not here": {"student.serve": {"python": "/bin/false"}},
     "a model that is not known": {"teacher.model": "bop"},
@@ -299,6 +304,13 @@ def test_doctor_refuses_what_run_refuses(name: str, values: dict[str, Any], serv
             (folder / value).unlink()
         elif field == "breaks":
             (folder / value).write_text("{%")
+        elif field == "cuts":
+            (folder / value).write_bytes((folder / value).read_bytes()[:-99])
+        elif field == "of_kind":
+            config = json.loads((folder / "config.json").read_text())
+            (folder / "config.json").write_text(json.dumps({**config, "model_type": value}))
+        elif field == "model" and section == "student":
+            values["student"]["model"] = value.format(folder=folder)
         elif value == "choice":
             rows = [json.dumps({"question": f"Which is {i}?", "options": ["2", "3"], "answer": "B"}) for i in range(20)]
             (tmp_path / "choices.jsonl").write_text("\n".join(rows))

@@ -97,7 +97,8 @@ def test_a_mistake_in_one_teacher_is_told_before_anybody_is_asked_or_loaded(
     monkeypatch.setenv("TEST_KEY", "k")
     broken = tmp_path / "student"
     shutil.copytree(values["student"]["model"], broken)
-    (broken / "model.safetensors").write_bytes(b"none")  # loading it would be told in its place
+    # whole, and without a tensor: loading it would be told in its place
+    (broken / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     values["student"]["model"] = str(broken)
     values["debate"] = {"max_rounds": 2, "student": "first_round"}
     with WordServer({"ada": Teacher(0.8, 20), "bob": Teacher(0.6, 20)}) as server:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import DatasetCard, ModelCard
 from tests.publish.hub import Hub
 from tests.serving import save_tiny_model
 from typer.testing import CliRunner
@@ -97,7 +98,10 @@ def test_a_dry_run_writes_what_would_be_uploaded_and_sends_nothing(whole: Path) 
     assert head["model-index"][0]["results"][0]["metrics"][0]["value"] == round(arm["accuracy"], 4)
     assert str(whole.parent) not in "".join(f.read_text("utf-8") for f in (model / "README.md", model / "recipe.yaml"))
     assert str(whole.parent) not in (model / "config.json").read_text("utf-8")
-    assert (data / "README.md").is_file()
+    of_hub: Any = ModelCard.load(model / "README.md").data
+    (figure,) = of_hub.eval_results
+    assert (figure.metric_type, figure.metric_value) == ("accuracy", round(arm["accuracy"], 4))
+    assert DatasetCard.load(data / "README.md").data.to_dict()["size_categories"] == ["n<1K"]
 
 
 def test_what_was_prepared_loads_where_it_is_read(whole: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -113,9 +117,12 @@ def test_what_was_prepared_loads_where_it_is_read(whole: Path, monkeypatch: pyte
         assert len(load_dataset(str(data), name, split=split)) > 0, name
     model = whole / "publish" / "model"
     # as a stranger would: the code of the card, word for word
+    question = json.loads((whole / "evaluations" / "debate_reflect_sft-0.jsonl").read_text("utf-8").split("\n")[0])
     (code,) = re.findall(r"```python\n(.*?)```", (model / "README.md").read_text("utf-8"), re.DOTALL)
     printed: list[Any] = []
     exec(code.replace("me/small-mind", str(model)).replace("=512", "=4"), {"print": printed.append})
+    assert f"question = {json.dumps(question['question'], ensure_ascii=False)}" in code
+    assert '{"role": "system", "content": "solve"}' in code
     assert len(printed) == 1
     assert isinstance(printed[0], str)
 
@@ -156,6 +163,18 @@ def test_an_adapter_names_its_base_on_the_hub_and_no_folder(adapter: Path) -> No
         ("card 4111 1111 1111 1111", "card"),
         ("see /home/jroe/notes", "path"),
         (r"in C:\\Users\\jroe\\x", "path"),
+        ("ASIAIOSFODNN7EXAMPLE", "key"),
+        ("-----BEGIN PGP PRIVATE KEY BLOCK-----", "key"),
+        ("sk_" + "live_51HabcdefGHIJKL12345", "key"),
+        ("glpat-abcdefghij1234567890", "key"),
+        ("xai-" + "a1" * 40, "key"),
+        ("see https://jane:hunter2@firm/v1", "key"),
+        ("jörg@müller.de", "email"),
+        ("call +49 171 1234567", "phone"),
+        ("call +491711234567", "phone"),
+        ("call 0049 171 1234567", "phone"),
+        ("call (+49) 171-1234567", "phone"),
+        ("card 3782 822463 10005", "card"),
     ],
 )
 def test_keys_and_personal_data_are_found(text: str, kind: str) -> None:
@@ -167,7 +186,8 @@ def test_keys_and_personal_data_are_found(text: str, kind: str) -> None:
     [
         "x@y", "a+12 345 678 = b", "3+44 20 7946 0958", "you@example.com", "1234 5678 9012 3456", "4111111111111112",
         "sk-short", "task-based-learning-is-a-long-word", "/home/user/x", "2+1 - 23 - 45 - 67",
-        "DE00 3704 0044 0532 0130 00",
+        "DE00 3704 0044 0532 0130 00", "3704 0044 0532 0130", "x = +1234567890123", "007 is an agent, 0012 3 too",
+        "postgres://user:password@localhost/db", "0.0049 171 1234567", "1234 0049 171 1234567",
     ],
 )  # fmt: skip
 def test_sums_and_made_up_addresses_are_none(text: str) -> None:
@@ -206,7 +226,7 @@ def test_pickled_weights_are_refused(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, run)
     (folder,) = (run / "checkpoints").glob("debate_reflect_sft-0")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(DataError, match=r"no safetensors but pytorch_model\.bin"):
+    with pytest.raises(DataError, match=r"not safetensors but pytorch_model\.bin"):
         prepare(run, PublishChoices("me/x"))
 
 

@@ -36,19 +36,28 @@ def small() -> dict:
     return results("sums", arms, pairs, 12.5, {"vote:majority": Arm("vote:majority", "committee")})
 
 
-def test_on_a_terminal_of_80_columns_what_belongs_to_a_row_stands_set_in_below_it(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("columns", [80, 60])
+def test_on_a_narrow_terminal_no_name_is_broken_and_what_belongs_to_a_row_stands_set_in_below_it(
+    columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    lines = table(some_results(seeds=(0, 1))).splitlines()
-    assert max(map(len, lines)) <= 80
+    monkeypatch.setenv("COLUMNS", str(columns))
+    results = some_results(seeds=(0, 1))
+    lines = table(results).splitlines()
+    assert max(map(len, lines)) <= columns
+    for name in [arm["name"] for arm in results["arms"]]:
+        assert any(line.strip().removesuffix(" *").startswith(name) for line in lines), name
+    for pair in results["paired"]:
+        assert any(f"{pair['a']} → {pair['b']}" in line for line in lines), pair["a"]
+        of = pair["pooled"]
+        low, high = (signed(100 * end) for end in of["interval95"])
+        assert any(f"{signed(100 * of['gain'])} ({low}, {high})" in line for line in lines)
     below = [line for line in lines if "regressed" in line and "%" in line]
     assert below
     assert all(line.startswith("  ") for line in below), below
     legend = " ".join(" ".join(lines).split())
     assert "that only the first / only the second got right" in legend
     breaks = [i for i, line in enumerate(lines) if line.endswith("only the")]
-    assert all(len(lines[i]) > 60 for i in breaks), "no line is broken twice"
+    assert all(len(lines[i]) > columns - 20 for i in breaks), "no line is broken twice"
 
 
 def test_calls_that_failed_are_told_apart_from_answers_that_could_not_be_read() -> None:

@@ -57,7 +57,7 @@ def test_two_files_are_a_split(tmp_path: Path) -> None:
         ({"train_path": "a", "test_path": "b", "seed": 1}, "belong to path"),
         ({"path": "a", "train_share": 0.5, "seed": 1, "choices_field": "c"}, "choices_field needs grader: choice"),
         ({"path": "a", "train_share": 0.5, "seed": 1, "answer_is": "index"}, "answer_is needs choices_field"),
-        ({"path": "a", "train_share": 1.5, "seed": 1}, "less than or equal to 1"),
+        ({"path": "a", "train_share": 1.5, "seed": 1}, "must be 1 or less"),
     ],
 )
 def test_options_that_leave_the_split_open_are_refused(options: dict[str, Any], message: str) -> None:
@@ -71,6 +71,7 @@ def test_options_that_leave_the_split_open_are_refused(options: dict[str, Any], 
         ({"question": "?"}, "no field 'answer'"),
         ({"question": "?", "answer": ""}, "field 'answer' is empty"),
         ({"question": "?", "answer": None}, "field 'answer' is empty"),
+        ({"question": float("nan"), "answer": "4"}, "field 'question' is empty"),
         ({"question": "?", "answer": "many"}, "cannot read the gold answer 'many'"),
         ({"question": "?", "answer": "7 or 8"}, "cannot read the gold answer '7 or 8'"),
         (ROWS[0], "appears twice"),
@@ -142,11 +143,13 @@ def test_choices_are_lettered_under_the_question(opened, answer_is: str, answer:
         ("letter", {"options": "4 6 7 9"}, "no list of 2 to 10 choices"),
         ("letter", {"options": ["4"]}, "no list of 2 to 10 choices"),
         ("letter", {"options": ["4", "4", "7"]}, "appears twice"),
+        ("letter", {"options": ["4", None, "7"]}, "a choice is empty"),
     ],
 )
 def test_a_gold_answer_that_is_no_choice_is_refused(opened, answer_is: str, change: dict, message: str) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as error:
         opened([CHOICES | change], grader="choice", choices_field="options", answer_is=answer_is)
+    assert error.value.do
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_an_unknown_option_is_answered_with_the_nearest() -> None:
 
 
 def test_an_ill_typed_option_is_named() -> None:
-    with pytest.raises(RecipeError, match="`train`: Input should be greater than or equal to 0"):
+    with pytest.raises(RecipeError, match="`train`: must be 0 or more"):
         open_task("schoolhouse", {"train": -1})
 
 

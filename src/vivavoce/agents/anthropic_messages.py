@@ -23,6 +23,7 @@ from vivavoce.agents.endpoint import Endpoint, EndpointOptions, address_and_key,
 from vivavoce.agents.faults import Failed, failed_kind, failed_status, failure_inside, short
 from vivavoce.agents.provider_batches import BatchOptions, Request
 from vivavoce.agents.reading import NO_MORE, End, end_of, usage_of
+from vivavoce.agents.variables import Variable
 from vivavoce.errors import AgentError, MissingDependency
 from vivavoce.files import lines_in
 from vivavoce.records import Message, Reply, Sampling, digest
@@ -39,9 +40,9 @@ _CLOCKS_S = 600.0  # the provider's clock may be so far behind ours
 class Options(EndpointOptions):
     """The model, and how patient to be with it."""
 
-    model: str
+    model: str = Field(min_length=1)
     """Name of the model at the provider."""
-    api_key_env: str | None = "ANTHROPIC_API_KEY"
+    api_key_env: Variable | None = "ANTHROPIC_API_KEY"
     """Name of the environment variable with the key."""
     takes: tuple[Literal["temperature", "top_p", "top_k"], ...] = ()
     """Sampling fields that are sent. Newer models reject all; older ones take one of the first two, and ``top_k``."""

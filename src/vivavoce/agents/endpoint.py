@@ -18,19 +18,21 @@ import importlib.util
 import json
 import os
 import random
+import re
 import ssl
 import time
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vivavoce.agents.faults import SETTINGS, Failed, failed_status, short
 from vivavoce.agents.limits import EndpointLimits, Permit, limits_of
 from vivavoce.agents.reading import End, usage_of
+from vivavoce.agents.variables import Variable
 from vivavoce.errors import AgentError, MissingDependency, MissingKey, RecipeError
 from vivavoce.progress import say
 from vivavoce.records import Reply, Usage, to_json
@@ -42,7 +44,7 @@ _LONGEST_BACKOFF_S = 30.0
 _CONNECT_S = 20.0  # a host that is not there must not take the time that an answer may take
 _REFUSALS = 4  # a refusal is no fault of the call, so a call may meet this many times as many refusals as faults
 _PATIENT, _LONGER = 4, 8.0  # after so many refusals a call waits longer than it is asked to, at most so many times
-_NOBODY_THERE = 2  # retries of an address that has not answered yet
+_NOBODY_THERE = 2  # retries of an address that has not answered yet, or has never answered anything that can be read
 _SILENT = 3  # an agent is given up after so many calls without an answer, if no other call had one
 _SAID_S = 10.0  # between two lines about trouble with one agent
 _PROBE_S = 30.0
@@ -60,9 +62,9 @@ class EndpointOptions(BaseModel):
 
     base_url: str = ""
     """Address; empty: the value of ``base_url_env``, otherwise the backend's own."""
-    base_url_env: str | None = None
+    base_url_env: Variable | None = None
     """Name of an environment variable with the address, so that a recipe can be shared."""
-    api_key_env: str | None = None
+    api_key_env: Variable | None = None
     """Name of the environment variable with the key; null for local servers that need none."""
     timeout_s: float = Field(default=120.0, gt=0)
     """Seconds for one attempt, from request to last byte."""
@@ -269,7 +271,8 @@ class Endpoint:
     def _wait_s(self, failed: Failed, faults: int, refusals: int, hope: _Hope) -> float | None:
         """Seconds until the next attempt, or None if there is to be none."""
         retries = self.options.max_retries
-        if failed.reason == "unreachable" and not hope.reached:
+        strange = failed.reason in ("malformed", "empty") and not hope.answered
+        if strange or (failed.reason == "unreachable" and not hope.reached):
             retries = min(retries, _NOBODY_THERE)
         # what worked a moment ago may be no fault of the settings
         retry = failed.retryable or (hope.answered and failed.reason in ("auth", "not_found"))
@@ -385,10 +388,11 @@ class Endpoint:
         try:
             answer = json.loads(body)
             return read(answer)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            message = short(f"{type(error).__name__}: {error} in body {body[:200]!r}")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            form = "its answer is none of this protocol" if answer is not None else "its answer is no JSON"
+            message = short(f"{form}: {body[:200]!r}" if body.strip() else "its answer is empty")
             if answer is None and body.lstrip()[:1] == b"<":
-                return Failed("not_found", f"a web page and no API is at this address: {message}", False)
+                return Failed("not_found", short(f"a web page and no API is at this address: {body[:200]!r}"), False)
             return Failed("malformed", message, True, usage=usage_of(answer))
 
     def _connections(self) -> _Open:
@@ -516,24 +520,35 @@ def address_and_key(options: EndpointOptions, default_url: str, where: str) -> t
         if not key:
             do = f"export {options.api_key_env}=…, or write `api_key_env: null` for a server that needs none"
             raise MissingKey(f"no API key: ${options.api_key_env} is empty", where, do)
+        if strange := re.search(r"^[\"']|[^ -~]", key):  # in quotation marks, or no plain sign
+            what = f"${options.api_key_env} holds a sign that no API key has, U+{ord(strange[0]):04X}"
+            raise MissingKey(what, where, "copy the key again, alone and whole, without quotation marks")
     base_url = options.base_url or default_url
     if options.base_url_env is not None:
         base_url = os.environ.get(options.base_url_env, "").strip()
         if not base_url:
             raise MissingKey(f"no address: ${options.base_url_env} is empty", where, f"export {options.base_url_env}=…")
-    address = urlsplit(base_url)
+    address = http_address(base_url, where)
     if address.password or address.query:  # libraries log addresses, and journals hold them
         do = "put the key into the environment variable that `api_key_env` names"
         raise RecipeError("the address holds a password or a query", where, do)
-    if address.scheme not in ("http", "https") or not address.hostname:
-        raise RecipeError(
-            "the address does not begin with http:// or https://", where, "write `base_url: https://host/v1`"
-        )
     for path in ("/chat/completions", "/completions", "/messages", "/responses"):
         if address.path.rstrip("/").endswith(path):
             rest = address._replace(path=address.path.rstrip("/").removesuffix(path)).geturl()
             raise RecipeError(f"the address ends in {path}, which is added to it", where, f"write `base_url: {rest}`")
     return base_url, key
+
+
+def http_address(url: str, where: str) -> SplitResult:
+    """The parts of an address. Raises RecipeError if it is none of HTTP."""
+    try:
+        address = urlsplit(url)
+        usable = address.scheme in ("http", "https") and address.hostname and not re.search(r"\s", url)
+        if usable and (address.port is None or address.port > 0):
+            return address
+    except ValueError:  # brackets without an IPv6 address, or a port that is none
+        pass
+    raise RecipeError("the address is not one of HTTP", where, "write `base_url: https://host/v1`")
 
 
 def _proxy(base_url: str, where: str) -> tuple[str | None, dict[str, str] | None]:
@@ -545,7 +560,10 @@ def _proxy(base_url: str, where: str) -> tuple[str | None, dict[str, str] | None
     named = proxies.get(address.scheme) or proxies.get("all")
     if not named:
         return None, None
-    proxy = urlsplit(named if "://" in named else f"http://{named}")
+    try:
+        proxy = urlsplit(named if "://" in named else f"http://{named}")
+    except ValueError:
+        proxy = urlsplit("")
     if proxy.scheme not in ("http", "https"):
         raise RecipeError("only HTTP proxies can be used", where, "set HTTPS_PROXY to one, or NO_PROXY to the host")
     headers = None

@@ -33,6 +33,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from vivavoce.agents.variables import Variable
 from vivavoce.errors import RecipeError
 from vivavoce.files import file_name
 from vivavoce.progress import say
@@ -87,7 +88,7 @@ class Serve(BaseModel):
     in which adapters and weights are written. None: vLLM is started here."""
     served_name: str | None = None
     """The name of the model at the engine at ``url``; None: the first that it lists."""
-    api_key_env: str | None = None
+    api_key_env: Variable | None = None
     """Name of the environment variable with the key of that engine; None: it needs none."""
     python: str | None = None
     """Python of the environment that vLLM is installed in; None: the one that runs this."""

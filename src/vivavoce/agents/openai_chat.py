@@ -22,6 +22,7 @@ from vivavoce.agents.faults import Failed, failed_status, failure_inside, refuse
 from vivavoce.agents.provider_batches import BatchOptions, Request
 from vivavoce.agents.reading import NO_MORE, End, end_of, usage_of
 from vivavoce.agents.replies import QUOTES, closing_tokens, in_chunks, thought_beside, without_marks
+from vivavoce.agents.variables import Variable
 from vivavoce.errors import AgentError
 from vivavoce.files import lines_in
 from vivavoce.records import Message, Reply, Sampling, Token, Usage, digest, storable
@@ -74,11 +75,11 @@ PRESETS: dict[Preset, dict[str, Any]] = {
 class Options(EndpointOptions):
     """The endpoint and model, and how patient to be."""
 
-    model: str
+    model: str = Field(min_length=1)
     """Name of the model at the endpoint."""
     preset: Preset | None = None
     """A provider or server whose address, key variable and peculiarities are known."""
-    api_key_env: str | None = "OPENAI_API_KEY"
+    api_key_env: Variable | None = "OPENAI_API_KEY"
     """Name of the environment variable with the key; null for a server that needs none."""
     limits: Literal["model", "endpoint"] = "endpoint"
     """Whether agents of different models at one address, with one key, share its limits."""

@@ -22,6 +22,7 @@ from vivavoce.agents import openai_chat
 from vivavoce.agents.endpoint import Endpoint, address_and_key
 from vivavoce.agents.faults import short
 from vivavoce.agents.openai_chat import OpenAIChat
+from vivavoce.agents.variables import Variable
 from vivavoce.errors import AgentError
 
 _HERE = "http://localhost:8000/v1"
@@ -32,7 +33,7 @@ class Options(openai_chat.Options):
 
     preset: openai_chat.Preset | None = "vllm"
     """The server whose address and peculiarities are known."""
-    api_key_env: str | None = None
+    api_key_env: Variable | None = None
     """Name of the environment variable with the key; null for a server that needs none."""
     tokenizer: str = ""
     """Folder or hub id of the model's tokenizer and chat template; empty: the value of ``model``. Scoring needs it."""

@@ -72,6 +72,8 @@ def check(model: str) -> None:
         raise RecipeError(f"there is no file {model}", "`model`", "give the path of a GGUF file on this machine")
     elif model.endswith(".gguf"):
         header(Path(model).expanduser())
+    elif Path(model).expanduser().is_file():
+        raise RecipeError(f"{model} is a file", "`model`", "give the folder that it lies in, or a .gguf file")
     elif (model.startswith((".", "/", "~")) or model.count("/") > 1) and not Path(model).expanduser().is_dir():
         raise RecipeError(f"there is no folder {model}", "`model`", "give a folder, a hub id or schoolhouse:NAME")
 
@@ -175,7 +177,9 @@ def load(
         what = f"the model needs a package that is not here: {str(error).strip().splitlines()[0]}"
         raise MissingDependency(what, str(path), "install it, or take the model's whole weights") from error
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise RecipeError(f"cannot load the model: {error}", str(path), "check that the folder is complete") from error
+        unlike = "mismatched_sizes" in str(error)
+        what = "its weights have other shapes than its config.json says" if unlike else str(error)
+        raise RecipeError(f"cannot load the model: {what}", str(path), "check that the folder is complete") from error
     if not tokenizer.chat_template:
         raise RecipeError("the model has no chat template", str(path), GIVE_TEMPLATE)
     return model, tokenizer

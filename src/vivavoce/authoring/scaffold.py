@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from vivavoce import plugins
+from vivavoce.agents.endpoint import http_address
 from vivavoce.agents.openai_chat import PRESETS
 from vivavoce.config import check_recipe
 from vivavoce.errors import RecipeError
@@ -80,7 +81,7 @@ def _name(text: str, taken: Sequence[str]) -> str:
 
 def _address(url: str) -> str:
     """The address of an endpoint, without what requests add to it, and with the /v1 that nearly all have."""
-    parts = urlsplit(url)
+    parts = http_address(url, "viva init")
     path = re.sub(r"/(chat/)?completions/?$", "", parts.path).rstrip("/")
     return f"{parts.scheme}://{parts.netloc}{path or '/v1'}"
 

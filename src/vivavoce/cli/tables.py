@@ -45,7 +45,8 @@ def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]], spare: Seque
     else:
         below = [tuple(one.replace(" (", "\n(") for one in row) for row in rows]
         table = _table(head, below, out, "\n")
-        if too_wide() and len({row[0] for row in rows}) < len(rows):
+        least = Measurement.get(console, unbound, table).minimum
+        if too_wide() and (len({row[0] for row in rows}) < len(rows) or least > console.width):
             _print_under_headings(console, head, below, out)
         else:
             console.print(table)
@@ -113,7 +114,7 @@ def _is_number(rows: list[tuple[str, ...]], column: int) -> bool:
     return bool(rows) and all(_NUMBER.fullmatch(row[column]) for row in rows)
 
 
-_NUMBER = re.compile(r"[\d,.\s–()kM-]*")
+_NUMBER = re.compile(r"[\d,.\s–−+×%()kM-]*")
 
 
 def hung(text: str, indent: int = 0) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from vivavoce.complaints import in_words
 from vivavoce.errors import DataError
 from vivavoce.files import json_lines, json_object
 from vivavoce.records import Completion, Example, Interaction, Message, State, Tree, digest, from_json
@@ -78,7 +79,7 @@ def _read(kind: type[R], values: _Values, where: str, error: ValidationError) ->
         other = f"; `{named[1]}` learns from such rows" if named else ""
         raise DataError(f"the row has {has}{other}", where, f"write {_FORMS[kind]}")
     first = error.errors(include_url=False)[0]
-    raise DataError(f"`{'.'.join(map(str, first['loc']))}`: {first['msg']}", where, f"write {_FORMS[kind]}")
+    raise DataError(f"`{'.'.join(map(str, first['loc']))}`: {in_words(first)}", where, f"write {_FORMS[kind]}")
 
 
 def _is_ours(side: Any) -> bool:

@@ -58,6 +58,8 @@ class ActingSession(DistilSession):
         if user:
             need_person(user, *tasks)
         self.tested: dict[str, dict[int, Sequence[Episode]]] = {}
+        # of all students that play at the same time, because a server of environments has room for so many
+        self._episodes_at_once = asyncio.Semaphore(recipe.in_flight)
 
     @property
     def guided(self) -> bool:
@@ -87,11 +89,10 @@ class ActingSession(DistilSession):
 
         async def ask() -> list[Episode]:
             agent = self._agents.another(self.recipe.student, model=str(folder))
-            gate = asyncio.Semaphore(self.recipe.in_flight)
             with self.run.counting(f"episodes of {stage}", len(problems)) as advance:
 
                 async def one(problem: Problem) -> Episode:
-                    async with gate:
+                    async with self._episodes_at_once:
                         world = for_agent(self._world(task), agent)
                         episode = await play(world, agent, problem.id, seed, sampling, self.run.journal)
                     advance()
@@ -110,10 +111,10 @@ class ActingSession(DistilSession):
         if not shows(acting(self.task).environment()):
             do = "leave out arms with states: gold, or reference: above 0"
             raise RecipeError(f"`{self.task.name}` has no reference episodes", "arms", do)
-        agent, gate = self._agents[self.student], asyncio.Semaphore(self.recipe.in_flight)
+        agent = self._agents[self.student]
 
         async def one(problem: Problem) -> Episode:
-            async with gate:
+            async with self._episodes_at_once:
                 return await reference(for_agent(self._world(self.task), agent), problem.id, seed)
 
         return list(await asyncio.gather(*map(one, problems)))

@@ -13,6 +13,7 @@ from vivavoce.config import override
 from vivavoce.errors import RecipeError
 from vivavoce.exams.arms import Arm, Material
 from vivavoce.mistakes import Misplaced
+from vivavoce.plugins import near
 from vivavoce.train.gate import together
 
 A = TypeVar("A", bound=BaseModel)
@@ -69,7 +70,7 @@ def by_name(
     for i, name in enumerate(names):
         base, at, changes = name.partition("@")
         if base not in known:
-            raise Misplaced(f"unknown arm `{base}`; there are {', '.join([*each, *standard, *own])}", "arms", i)
+            raise Misplaced(f"unknown arm `{base}`{near(base, [*each, *known])}", "arms", i)
         for one in known[base]:
             options = _change(one.options, changes, i) if at else one.options
             listed[f"{one.name}{at}{changes}"] = ListedArm(

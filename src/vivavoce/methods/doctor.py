@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -180,7 +181,9 @@ def _data(recipe: Recipe) -> Iterator[Finding]:
         yield (
             Finding("ok", "data", counted)
             if problems
-            else Finding("failed", "data", counted, "check whether a limit is 0 or a file is empty")
+            else Finding(
+                "failed", "data", counted, "check whether a limit is 0, a file is empty, or train_share leaves none"
+            )
         )
     for part in recipe.parts.values() or [recipe]:
         try:
@@ -223,9 +226,10 @@ def _check_agent(spec: AgentSpec, agents: dict[str, Agent]) -> Finding:
         except UserError as e:
             return _wrong(what, e)
         if folder is None:
-            return Finding(
-                "warning", what, f"{spec.options['model']} is not on this machine", "it is downloaded at first use"
-            )
+            absent = f"{spec.options['model']} is not on this machine"
+            if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+                return Finding("failed", what, f"{absent}, and HF_HUB_OFFLINE is set", "unset it, or give a folder")
+            return Finding("warning", what, absent, "it is downloaded at first use, if it is an id of the Hub")
         return Finding("ok", what, f"{spec.backend}, {folder}")
     key = getattr(getattr(agent, "options", None), "api_key_env", None)
     return Finding("ok", what, f"{spec.backend}, {agent.identity[:80]}" + (f", ${key} is set" if key else ""))

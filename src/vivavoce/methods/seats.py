@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from vivavoce.agents.chat_template import ChatTemplate
 from vivavoce.agents.weights import GIVE_TEMPLATE
+from vivavoce.agents.whole import need_known_kind, need_whole_tensors
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.methods.token_count import is_given, local_folder, model_folders, tokenizer_in
@@ -45,8 +46,8 @@ def need_sure(task: Task) -> None:
 
 
 def need_whole(specs: Iterable[AgentSpec]) -> None:
-    """Raise RecipeError if a local model's folder lacks a part or has no chat template, DataError if one of its files
-    is broken. A model that is not on this machine yet passes.
+    """Raise RecipeError if a local model's folder lacks a part, has no chat template, or is of a kind that cannot be
+    loaded, DataError if one of its files is broken. A model that is not on this machine yet passes.
     """
     for spec in specs:
         if (folder := local_folder(spec)) is None:
@@ -59,6 +60,10 @@ def need_whole(specs: Iterable[AgentSpec]) -> None:
             if missing := _missing(spec):
                 do = "copy it there from the model's download"
                 raise RecipeError(f"{folder} holds no {missing}", f"agent `{spec.name}`", do)
+            for one in model_folders(spec):
+                need_whole_tensors(one)
+                if (one / "config.json").is_file() and not spec.options.get("serve"):  # an engine knows its own kinds
+                    need_known_kind(one)
         tokens = tokenizer_in(folder)
         if tokens is not None and ChatTemplate.within(tokens) is None:
             raise RecipeError(f"{folder} holds no chat template", f"agent `{spec.name}`", GIVE_TEMPLATE)

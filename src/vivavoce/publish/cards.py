@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 
 from vivavoce.committee.prompting import prompt_set
 from vivavoce.errors import UserError
+from vivavoce.files import file_name
 from vivavoce.publish.facts import Facts
 from vivavoce.report.arms_told import what_it_is
 from vivavoce.report.comparison import Paired, paired_tests, planned_tests, signed
@@ -21,6 +23,10 @@ _METHODS = {
     "opad": "debate-conditioned on-policy distillation of an agent, OPAD (arXiv:2605.01347)",
     "chain": "several methods, one after the other",
 }
+
+
+_SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"))
+"""The Hub's names for the number of rows of a data set, each for fewer rows than that."""
 
 
 def model_card(facts: Facts) -> str:
@@ -77,7 +83,10 @@ def model_card(facts: Facts) -> str:
 
 def data_card(facts: Facts, configs: Mapping[str, str], counts: Mapping[str, int]) -> str:
     """README.md of the data set; ``configs`` are its configurations and the file of each, ``counts`` their rows."""
+    rows = sum(counts.values())
     head: dict[str, Any] = {
+        "task_categories": ["text-generation"],
+        "size_categories": [next((name for most, name in _SIZES if rows < most), "1M<n<10M")],
         "tags": ["vivavoce", "distillation", "synthetic"],
         "configs": [
             {
@@ -255,13 +264,41 @@ def _use(facts: Facts) -> list[str]:
         "",
         *load.split("\n"),
         f'tokenizer = AutoTokenizer.from_pretrained("{to}")',
-        'messages = [{"role": "user", "content": "…"}]  # the prompt above',
+        *_messages(facts),
         "ids = tokenizer.apply_chat_template(",
         '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True',
         ")",
         "answer = model.generate(**ids, max_new_tokens=512, do_sample=False)",
         'print(tokenizer.decode(answer[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))',
     ]
+
+
+def _messages(facts: Facts) -> list[str]:
+    """Code that makes the messages of a question, as the student was asked the first one of the test."""
+    asked = _first_answer(facts)
+    question, messages = str(asked.get("question") or ""), asked.get("prompt") or ()
+    if not question or not any(question in str(m["content"]) for m in messages):
+        return ['messages = [{"role": "user", "content": "…"}]  # the prompt above']
+    lines = [f"question = {_quoted(question)}", "messages = ["]
+    for message in messages:
+        before, asked_there, after = str(message["content"]).partition(question)
+        parts = [_quoted(before)] if before or not asked_there else []
+        parts += ["question"] if asked_there else []
+        parts += [_quoted(after)] if after else []
+        lines.append(f'    {{"role": {_quoted(message["role"])}, "content": {" + ".join(parts)}}},')
+    return [*lines, "]"]
+
+
+def _first_answer(facts: Facts) -> dict[str, Any]:
+    file = facts.sources.path / "evaluations" / f"{file_name(facts.arm)}-{facts.seed}.jsonl"
+    if not file.is_file():
+        return {}
+    with file.open(encoding="utf-8") as lines:
+        return json.loads(next(lines, "{}"))
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _licence(facts: Facts) -> list[str]:

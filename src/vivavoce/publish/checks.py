@@ -18,17 +18,49 @@ PERSONAL: tuple[Kind, ...] = ("email", "phone", "iban", "card", "path")
 _READ = (".jsonl", ".json", ".md", ".yaml", ".yml", ".html", ".txt", ".jinja", ".csv")
 _VOCABULARY = ("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json")
 """Files of a tokenizer: they hold words of the whole web, and nothing of the run."""
-_KEY_LIKE = re.compile(
-    r"\bsk-(?:ant-|proj-|or-)?[A-Za-z0-9_-]{16,}|\bhf_[A-Za-z0-9]{20,}|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{30,}"
-    r"|\bgithub_pat_[A-Za-z0-9_]{30,}|\bAIza[0-9A-Za-z_-]{30,}|\bxox[abprs]-[0-9A-Za-z-]{10,}|\bgsk_[A-Za-z0-9]{30,}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"
-)
+_KEY_LIKE = {
+    mark: re.compile(pattern)
+    for mark, pattern in (
+        ("sk-", r"\bsk-(?:ant-|proj-|or-)?[A-Za-z0-9_-]{16,}"),  # OpenAI, Anthropic, OpenRouter
+        ("hf_", r"\bhf_[A-Za-z0-9]{20,}"),  # Hugging Face
+        ("AKIA", r"\bAKIA[0-9A-Z]{16}\b"),  # AWS
+        ("ASIA", r"\bASIA[0-9A-Z]{16}\b"),
+        ("gh", r"\bgh[pousr]_[A-Za-z0-9]{30,}"),  # GitHub
+        ("github_pat_", r"\bgithub_pat_[A-Za-z0-9_]{30,}"),
+        ("glpat-", r"\bglpat-[A-Za-z0-9_-]{20,}"),  # GitLab
+        ("AIza", r"\bAIza[0-9A-Za-z_-]{30,}"),  # Google
+        ("ya29.", r"\bya29\.[0-9A-Za-z_-]{20,}"),
+        ("xox", r"\bxox[abprs]-[0-9A-Za-z-]{10,}"),  # Slack
+        ("gsk_", r"\bgsk_[A-Za-z0-9]{30,}"),  # Groq
+        ("xai-", r"\bxai-[A-Za-z0-9]{40,}"),
+        ("pplx-", r"\bpplx-[A-Za-z0-9]{32,}"),  # Perplexity
+        ("r8_", r"\br8_[A-Za-z0-9]{30,}"),  # Replicate
+        ("npm_", r"\bnpm_[A-Za-z0-9]{36}\b"),
+        ("pypi-AgEI", r"\bpypi-AgEI[A-Za-z0-9_-]{30,}"),
+        ("k_", r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{16,}"),  # Stripe
+        ("SG.", r"\bSG\.[A-Za-z0-9_-]{20,}\.[A-Za-z0-9_-]{40,}"),  # SendGrid
+        ("PRIVATE KEY", r"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----"),
+        ("eyJ", r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),  # JSON web tokens
+        (  # a password in an address
+            "://",
+            r"(?<=://)[^\s/:@\"'<>]+:(?!(?:pass(?:word|wd)?|pwd|secret|x+|\*+|\.+)@)"
+            r"[^\s/:@\"'<>]{3,}@(?!localhost|(?:[\w-]+\.)*example\b)[\w.-]+",
+        ),
+    )
+}
+"""What keys look like, by a part that each of a form has: to look for that part alone is quick."""
 _NAMED_KEY = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD)S?$")
-_EMAIL = re.compile(r"\b[A-Za-z0-9._%+-]{1,64}@((?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24})\b")
+_EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+'-]{1,64}@((?:[\w-]{1,63}\.)+[^\W\d_]{2,24})\b")
 _MADE_UP = re.compile(r"(?:^|\.)(?:example(?:\.[a-z]+)?|test|invalid|localhost)$", re.IGNORECASE)
-_PHONE = re.compile(r"(?<![\w.+*/=-])\+[1-9][0-9]{0,2}[ \-/.]\(?[0-9]{1,5}\)?(?:[ \-/.][0-9]{2,6}){1,5}(?![\w*/=])")
+_PHONE = re.compile(
+    r"(?<![\w.+*/=-])(?<![\d=*/] )(?:\+|\(\+|00(?=[1-9][0-9]{0,2}[ \-/(]))[1-9][0-9]{0,2}\)?"  # +49, (+49), 0049
+    r"(?:[0-9]{7,12}|[ \-/.]?(?:\(0\)[ ]?)?\(?[0-9]{1,5}\)?(?:[ \-/.][0-9]{2,9}){1,5})(?![\w*/=])"
+)
 _IBAN = re.compile(r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b")
-_CARD = re.compile(r"(?<![\w.])(?:[3-6][0-9]{3}([ -])[0-9]{4}\1[0-9]{4}\1[0-9]{4}|[3-6][0-9]{15})(?![\w.])")
+_CARD = re.compile(
+    r"(?<![\w.])(?:[3-6][0-9]{3}([ -])[0-9]{4}\1[0-9]{4}\1[0-9]{4}|[3-6][0-9]{15}"
+    r"|3[47][0-9]{2}([ -])[0-9]{6}\2[0-9]{5}|3[47][0-9]{13})(?![\w.])"
+)
 _HOME = re.compile(r"(?:/home/|/Users/|[A-Z]:\\+Users\\+)([A-Za-z0-9._-]+)")
 _NOBODY = ("user", "username", "you", "me", "USER", "runner", "ubuntu")
 
@@ -63,8 +95,10 @@ def in_text(text: str, secrets: Collection[str] = ()) -> Iterator[tuple[Kind, st
     for secret in secrets:
         if secret in text:
             yield "key", secret
-    for match in _KEY_LIKE.finditer(text):
-        yield "key", match[0]
+    for mark, pattern in _KEY_LIKE.items():
+        if mark in text:
+            for match in pattern.finditer(text):
+                yield "key", match[0]
     for match in _EMAIL.finditer(text):
         if not _MADE_UP.search(match[1]):
             yield "email", match[0]

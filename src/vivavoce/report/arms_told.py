@@ -32,6 +32,7 @@ _BASES = {
     "vote:majority": "the teachers' first answers, each counts as one",
     "vote:most_confident": "the teachers' first answers: the most confident one",
     "vote:confidence": "the teachers' first answers, weighted by their stated confidence",
+    "vote:probability": "the teachers' first answers, weighted by the probability of their tokens",
     "vote:debate": "the teachers' answers after the debate",
 }
 _LEARNT = {

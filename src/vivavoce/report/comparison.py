@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -294,12 +295,11 @@ def runs_table(comparison: Results) -> str:
     questions = ", ".join(f"{clean(name)} {n:,}" for name, n in comparison["questions"].items())
     if not comparison["apart"]:
         return f"{table(comparison)}\n\nOn the {comparison['n']:,} questions that all runs were asked, of: {questions}."
-    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for head in ("first → second", "gain (95 %)"):
-        shown.add_column(head, justify="left" if "→" in head else "right", overflow="fold")
+    rows = list[_Row]()
     for pair in comparison["apart"]:
         low, high = (signed(100 * end) for end in pair["interval95"])
-        shown.add_row(Text(f"{clean(pair['a'])} → {clean(pair['b'])}"), f"{signed(100 * pair['gain'])} ({low}, {high})")
+        rows.append(_Row(_arrow(pair), (f"{signed(100 * pair['gain'])} ({low}, {high})",)))
+    shown = _fitting(("first → second", "gain (95 %)"), rows)
     title = Text(
         f"\nThe runs share no question ({questions}), so the tests are not paired: first seeds, Newcombe's interval"
     )
@@ -339,21 +339,67 @@ def dropped_rows(results: Results) -> list[str]:
     ]
 
 
-def _arms(results: Results, several: bool, starred: Collection[str]) -> Table:
-    narrow = page_width(WIDTH) < WIDTH  # names are not broken: rather the tokens are left out, which the report has
-    shown = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0) if narrow else (0, 1))
+class _Row(NamedTuple):
+    """A row of a table, of which no name and no figure is broken."""
+
+    name: Text
+    figures: tuple[str | Text, ...] = ()
+    below: tuple[str, ...] = ()
+    """More about it, in lines of their own."""
+
+
+def _fitting(heads: Sequence[str], rows: Sequence[_Row], padding: int = 1) -> RenderableType:
+    """A table; if the page is narrower than that, each row's figures stand in a line below its name."""
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, padding))
+    for head in heads:
+        text = head in (heads[0], "verdict")
+        shown.add_column(head, justify="left" if text else "right", no_wrap=not text, overflow="fold")
+    for row in rows:
+        shown.add_row(row.name, *row.figures)
+        for text in row.below:
+            shown.add_row(_below(text), *[""] * len(row.figures))
+    width = page_width(WIDTH)
+    console = Console(width=width, legacy_windows=False)
+    if Measurement.get(console, console.options.update(max_width=10_000), shown).maximum <= width:
+        return shown
+    return _stacked(heads, rows)
+
+
+def _stacked(heads: Sequence[str], rows: Sequence[_Row]) -> RenderableType:
+    figures = [list(map(str, row.figures)) for row in rows if row.figures]
+    widths = [max(map(len, column)) for column in zip(heads[1:], *figures, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        ends_in_text = heads[-1] == "verdict"
+        cut = len(cells) - ends_in_text
+        aligned = [cell.rjust(width) for cell, width in zip(cells[:cut], widths[:cut], strict=True)]
+        return "   " + "  ".join([*aligned, *cells[cut:]])
+
+    lines: list[RenderableType] = [Text(f"\n {heads[0]}\n{line(heads[1:])}\n {'─' * (page_width(WIDTH) - 2)}")]
+    for row in rows:
+        lines.append(Padding(row.name, (0, 0, 0, 1)))
+        if row.figures:
+            lines.append(Text(line([str(cell) for cell in row.figures])))
+        lines += [Padding(Text(text, "dim"), (0, 0, 0, 3)) for text in row.below]
+    return Group(*lines, Text(""))
+
+
+def _arrow(pair: Mapping[str, Any]) -> Text:
+    return Text(f"{clean(pair['a'])} → {clean(pair['b'])}")
+
+
+def _arms(results: Results, several: bool, starred: Collection[str]) -> RenderableType:
+    narrow = page_width(WIDTH) < WIDTH  # the tokens are left out, which the report has
     failed = any(arm.get("failed_calls") for arm in results["arms"])  # no answers, and not to be taken for wrong ones
     rest = [*(["mean ± sd"] if several else []), "unparsed", *(["failed"] if failed else [])]
     rest += [] if narrow else ["tokens in + out"]
-    for head in ("arm", "right", "%", "95 %", *rest):
-        shown.add_column(head, justify="left" if head == "arm" else "right", no_wrap=head != "arm", overflow="fold")
+    rows = list[_Row]()
     for family in families(results):
-        shown.add_row(Text(family.title, "dim italic"))
+        rows.append(_Row(Text(family.title, "dim italic")))
         for arm in family.arms:
             low, high = arm["wilson95"]
             star = " *" if arm["name"] in starred else ""
-            shown.add_row(
-                Text(f"  {clean(arm['name'])}{star}"),
+            figures = [
                 f"{arm['right']}/{arm['n']}",
                 percent(arm["accuracy"]),
                 f"{percent(low)}–{percent(high)}",
@@ -361,21 +407,20 @@ def _arms(results: Results, several: bool, starred: Collection[str]) -> Table:
                 str(arm["unparsed"]),
                 *([str(arm.get("failed_calls", 0))] if failed else []),
                 *([] if narrow else [_tokens(arm)]),
-            )
-    return shown
+            ]
+            rows.append(_Row(Text(f"  {clean(arm['name'])}{star}"), tuple(figures)))
+    return _fitting(("arm", "right", "%", "95 %", *rest), rows, 0 if narrow else 1)
 
 
-def _means(mean: Mapping[str, Any]) -> Table:
-    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for head in ("arm, or first → second", "mean, or gain", "95 %"):
-        shown.add_column(head, justify="left" if "arm" in head else "right", no_wrap="arm" not in head, overflow="fold")
+def _means(mean: Mapping[str, Any]) -> RenderableType:
+    rows = list[_Row]()
     for arm in mean["arms"]:
         low, high = arm["interval95"]
-        shown.add_row(Text(clean(arm["name"])), percent(arm["mean"]), f"{percent(low)}–{percent(high)}")
+        rows.append(_Row(Text(clean(arm["name"])), (percent(arm["mean"]), f"{percent(low)}–{percent(high)}")))
     for pair in mean["paired"]:
         low, high = (signed(100 * end) for end in pair["interval95"])
-        shown.add_row(Text(f"{clean(pair['a'])} → {clean(pair['b'])}"), signed(100 * pair["mean"]), f"{low} to {high}")
-    return shown
+        rows.append(_Row(_arrow(pair), (signed(100 * pair["mean"]), f"{low} to {high}")))
+    return _fitting(("arm, or first → second", "mean, or gain", "95 %"), rows)
 
 
 def _tokens(arm: Mapping[str, Any]) -> str:
@@ -399,26 +444,22 @@ def _spread(arm: Mapping[str, Any]) -> str:
     return "" if arm["sd"] is None else f"{100 * arm['mean']:.1f} ± {100 * arm['sd']:.1f}"
 
 
-def _tests(tests: Sequence[Paired]) -> Table:
-    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for head in ("first → second", "gain (95 %)", "1st / 2nd", "p", "verdict"):
-        text = head in ("first → second", "verdict")
-        shown.add_column(head, justify="left" if text else "right", no_wrap=not text, overflow="fold")
+def _tests(tests: Sequence[Paired]) -> RenderableType:
+    rows = list[_Row]()
     for test in tests:
-        shown.add_row(
-            Text(f"{clean(test.a)} → {clean(test.b)}"),
+        figures = (
             signed(test.gain) + ("" if test.low is None else f" ({signed(test.low)}, {signed(test.high or 0)})"),
             f"{test.a_only} / {test.b_only}",
             p_value(test.p),
             Text(test.verdict, "bold" if test.winner else "dim"),
         )
+        below = list[str]()
         if test.a == "student":
-            shares = f"repaired {percent(test.repaired)} %, regressed {percent(test.regressed)} %"
-            shown.add_row(_below(shares), "", "", "", "")
+            below.append(f"repaired {percent(test.repaired)} %, regressed {percent(test.regressed)} %")
         if test.seeds:
-            gains = ", ".join(signed(gain) for _, gain, _ in test.seeds)
-            shown.add_row(_below(f"by seed {gains}"), "", "", "", "")
-    return shown
+            below.append(f"by seed {', '.join(signed(gain) for _, gain, _ in test.seeds)}")
+        rows.append(_Row(Text(f"{clean(test.a)} → {clean(test.b)}"), figures, tuple(below)))
+    return _fitting(("first → second", "gain (95 %)", "1st / 2nd", "p", "verdict"), rows)
 
 
 def _below(text: str) -> RenderableType:

@@ -35,12 +35,15 @@ class BridgedTask(ActingTask):
         """The tasks of a split, each with its first messages. A task of train that begins like one of test is left out,
         unless all tasks of its group begin alike: then the beginning does not say which task it is.
 
-        Raises MissingDependency without the package, DataError if it has no such task, or nothing is left.
+        Raises MissingDependency without the package, DataError if it has no such task, if a task begins otherwise each
+        time, or nothing is left.
         """
         known_split(split, self.name)
         if not self._kept:
             test = [self._begin(*one) for one in self.ids("test")]
             train = [self._begin(*one) for one in self.ids("train")]
+            for one in [*self.ids("test"), *self.ids("train")][:1]:
+                self._need_equal((*test, *train)[0], self._begin(*one))
             begins = defaultdict[str, set[str]](set)
             for problem in (*train, *test):
                 begins[problem.group].add(key_of(problem.question))
@@ -51,6 +54,12 @@ class BridgedTask(ActingTask):
                 raise DataError("every task of train begins like one of test", f"task {self.name}", do)
             self._kept = {"train": training, "test": test}
         return self._kept[split]
+
+    def _need_equal(self, first: Problem, second: Problem) -> None:
+        if first.history != second.history:
+            what = "the task begins with other words each time, so its episodes cannot be compared or resumed"
+            do = "have the environment go by the seed, or by the task, that its reset is given"
+            raise DataError(what, f"task {self.name}, {first.id}", do)
 
     def _begin(self, id_: str, group: str) -> Problem:
         episode = self.bridge.episode()

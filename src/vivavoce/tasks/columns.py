@@ -17,7 +17,7 @@ from vivavoce.tasks.answers import LETTERS
 from vivavoce.tasks.benchmark import with_letters
 from vivavoce.tasks.grading import GRADERS, Grader, GraderName
 from vivavoce.tasks.mathematics import need_math_verify
-from vivavoce.tasks.rows import Row
+from vivavoce.tasks.rows import Row, missing
 
 
 class Columns(BaseModel):
@@ -112,10 +112,12 @@ def _tells_apart(grader: Grader, gold: str) -> bool:
 def _choices(row: Row, field: str) -> list[str]:
     value = row.get(field)
     if not isinstance(value, list) or not 2 <= len(value) <= len(LETTERS):
-        raise DataError(f"no list of 2 to {len(LETTERS)} choices in field {field!r}", row.where)
-    choices = [str(choice).strip() for choice in value]
+        do = "write it as a list of texts, or remove the row"
+        raise DataError(f"no list of 2 to {len(LETTERS)} choices in field {field!r}", row.where, do)
+    choices = ["" if missing(choice) else str(choice).strip() for choice in value]
     if "" in choices or len(set(choices)) < len(choices):
-        raise DataError(f"a choice is empty or appears twice: {choices}", row.where)
+        do = "correct the row, or remove it"
+        raise DataError(f"a choice is empty or appears twice: {choices}", row.where, do)
     return choices
 
 

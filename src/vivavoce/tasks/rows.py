@@ -14,6 +14,11 @@ from vivavoce.files import csv_rows, decode, json_lines, json_object, kind_of, n
 from vivavoce.tasks.characters import blank
 
 
+def missing(value: Any) -> bool:
+    """Whether nothing was given: null, or NaN, which pandas writes for an empty cell."""
+    return value is None or value != value
+
+
 class Row(NamedTuple):
     """One object of a file and its place."""
 
@@ -26,10 +31,10 @@ class Row(NamedTuple):
         ``a.b`` is field ``b`` of the object in field ``a``, unless a field has this whole name.
         """
         value = self.get(field)
-        if isinstance(value, bool | int | float):
+        if isinstance(value, bool | int | float) and not missing(value):
             return json.dumps(value)
         if not isinstance(value, str) or blank(value):
-            what = "empty" if value is None or isinstance(value, str) else f"{kind_of(value)}, not text"
+            what = "empty" if missing(value) or isinstance(value, str) else f"{kind_of(value)}, not text"
             raise DataError(f"field {field!r} is {what}", self.where, "give it a value or remove the row")
         return value
 

@@ -7,6 +7,9 @@ episodes at once (the recipe's ``in_flight``). A task is ``NAME#SEED``, and the 
 import json
 import os
 import sys
+import time
+
+WAIT_S = 5.0
 
 
 def main():
@@ -35,9 +38,9 @@ class Server:
         if what == "reset":
             episode, task, _ = value
             self.end(episode)
-            self.episodes[episode] = self.opened()
             self.totals[episode] = 0.0
-            return self.observed(episode, self.episodes[episode].reset(seed=int(task.rpartition("#")[2])))
+            self.episodes[episode], first = self.begun(int(task.rpartition("#")[2]))
+            return self.observed(episode, first)
         if what == "step":
             episode, text = value
             action = {**self.options["action"], self.options["action_field"]: text}
@@ -45,12 +48,26 @@ class Server:
         self.end(value)
         return {"closed": True}
 
-    def opened(self):
+    def begun(self, seed):
+        """A client whose session has begun. A server lets go of an ended session only after a while."""
         from openenv.core import GenericEnvClient  # pyright: ignore[reportMissingImports]
 
-        client = GenericEnvClient(base_url=self.options["url"]).sync()
-        client.__enter__()
-        return client
+        until = time.monotonic() + WAIT_S
+        while True:
+            client = GenericEnvClient(base_url=self.options["url"]).sync()
+            try:
+                client.__enter__()
+                return client, client.reset(seed=seed)
+            except Exception as error:  # the package has no class that says which
+                client.__exit__(None, None, None)
+                if "CAPACITY_REACHED" not in str(error):
+                    raise
+                if time.monotonic() > until:
+                    raise RuntimeError(
+                        f"the server has room for no further session, with {len(self.episodes)} open here: set the "
+                        "recipe's in_flight to what it allows (max_concurrent_envs), or start it with more"
+                    ) from None
+            time.sleep(0.1)
 
     def end(self, episode):
         client = self.episodes.pop(episode, None)
