@@ -44,6 +44,9 @@ def test_plain_english_has_no_fault(prose: ModuleType) -> None:
         ("The agents who answer are asked again.", "word"),
         ("Ties are decided by lot.", "word"),
         ("Right and wrong are told apart.", "word"),
+        ("The address address of the cluster.", "repeated"),
+        ("Money, money, money, in the recipe's currency.", "repeated"),
+        ("It goes on after you raise them after you raise them.", "repeated"),
         (" ".join(["word"] * 50) + ".", "long"),
     ],
 )

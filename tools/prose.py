@@ -38,6 +38,8 @@ PLACE = re.compile(
     r"to|token|told|turn|what|world)$"
 )
 """Words before a ``where`` that is no ``if``: a place, or what asks for one."""
+REPEATED = re.compile(r"\b([A-Za-z’']{2,}(?:,? [A-Za-z’']+){0,7})(?:\s\1|(?:, \1){2})\b(?!`)")
+"""A word or phrase that follows itself, as a replacement leaves it that was made twice."""
 OPENING = re.compile(
     r"\s*(?:What|Who|Whose|Where|When|Which|Why|How|If|Of|As|For|From|By|At|To|Because|Than|It|They|This|That|These|"
     r"Something|Nothing|Someone|Everybody)\b"
@@ -104,6 +106,8 @@ def in_text(text: str) -> Iterator[Fault]:
     for pattern, advice in AVOID.items():
         for match in re.finditer(pattern, text):
             yield Fault(text.count("\n", 0, match.start()) + 1, "word", f"{match[0].strip()!r}: {advice}")
+    for match in REPEATED.finditer(text):
+        yield Fault(text.count("\n", 0, match.start()) + 1, "repeated", f"{match[0]!r} says a thing twice")
     for line, sentence in sentences(text):
         if length(sentence) > LONGEST:
             yield Fault(line, "long", f"{length(sentence)} words: {sentence[:60]} …")

@@ -212,8 +212,7 @@ class Scale(BaseModel):
     )
     address: str | None = Field(
         default=None,
-        description="address address address of the cluster; None: that of RAY_ADDRESS, or a cluster of this machine "
-        "alone",
+        description="address of the cluster; None: that of RAY_ADDRESS, or a cluster of this machine alone",
     )
     cpus: float = Field(default=1.0, gt=0, description="cores that a part uses on its node")
 

@@ -54,7 +54,7 @@ class Caps(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     money: float | None = Field(
-        default=None, ge=0, description="money, money, money, in the recipe's currency, by the prices of the agents"
+        default=None, ge=0, description="money, in the recipe's currency, by the prices of the agents"
     )
     tokens: int | None = Field(default=None, ge=0, description="prompt tokens and completion tokens together")
     calls: int | None = Field(
@@ -87,9 +87,7 @@ class Budget(BaseModel):
 
     run: Caps = Field(
         default=Caps(),
-        description="caps caps caps of all calls, the student's too; the run stops there, and goes on after you raise "
-        "them after you raise them "
-        "after you raise them",
+        description="caps of all calls, the student's too; the run stops there, and goes on after you raise them",
     )
     question: Caps = Field(
         default=Caps(),

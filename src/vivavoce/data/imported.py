@@ -36,7 +36,7 @@ class Imported(BaseModel):
     teachers: list[str] = Field(min_length=1, description="authors of the texts, by their names in the file")
     student: str = Field(
         default=STUDENT,
-        description="the student the student the student whose mistakes they explain, by its name in the file",
+        description="the student whose mistakes they explain, by its name in the file",
     )
     answers: AnswersAs = Field(
         default="last",

@@ -37,7 +37,7 @@ class Options(Limited):
     )
     train_share: float = Field(default=0.5, ge=0, le=1, description="share of the conversations that is trained on")
     actions: int = Field(
-        default=20, ge=1, description="calls calls calls of the agent in one turn; one more ends the episode (upstream)"
+        default=20, ge=1, description="calls of the agent in one turn; one more ends the episode (upstream)"
     )
     turns: int = Field(default=60, ge=1, description="actions of the agent in an episode, calls and texts alike")
     time_s: float = Field(
