@@ -181,7 +181,7 @@ def test_rows_of_a_run_are_trained_on_by_hand(tmp_path: Path) -> None:
     [
         (AgentError("server", "HTTP 500", do="look into its log"), ("HTTP 500", "look into its log; the same command")),
         (sqlite3.DatabaseError("database disk image is malformed"), ("is damaged: database disk image", "from a copy")),
-        (sqlite3.OperationalError("database or disk is full"), ("cannot be used: database or disk", "free some room")),
+        (sqlite3.OperationalError("database or disk is full"), ("cannot be used: database or disk", "free disk space")),
     ],
     ids=lambda one: type(one).__name__,
 )
