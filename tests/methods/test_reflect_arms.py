@@ -89,7 +89,7 @@ def test_an_arm_without_trees_is_left_out_and_the_others_keep_their_results(
         ({"arms": ["debate"]}, "unknown arm `debate`"),
         (
             {"arms": ["mine"], "own_arms": {"mine": {"start": "single"}}},
-            "cannot start from `single`: name one of single",
+            "cannot start from `single`: name one of these: single",
         ),
         ({"arms": ["a"], "own_arms": {"a": {"start": "b"}, "b": {"start": "a"}}}, "starts from itself: a → b → a"),
         ({"arms": ["mine"], "own_arms": {"mine": {"teachers": ["eve"]}}}, "`mine` names `eve`, which is not a teacher"),
