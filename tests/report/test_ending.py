@@ -53,7 +53,7 @@ def test_the_end_says_what_the_student_can_against_what_and_how_certain_in_80_co
     assert "schoolhouse:student, taught by schoolhouse:ada, schoolhouse:ben and schoolhouse:cyd, now answers" in whole
     assert re.search(r"now answers [78]\d\.\d % of 400 unseen schoolhouse questions right, \d\d?\.\d % before;", whole)
     assert "that took 12 min 34 s" in whole
-    assert "the best other way to teach it (multi_teacher)" in whole
+    assert "more than the best student taught without a debate (multi_teacher)" in whole
     assert "Chance does not explain the gain: p" in whole
     assert all(len(line) <= 80 for line in text.splitlines())
     assert "your student  demo/checkpoints/debate_reflect-0\n" in steps
@@ -137,7 +137,7 @@ def test_questions_of_a_users_own_file_and_students_that_are_alike_are_told_in_p
     (tmp_path / "results.json").write_text(json.dumps(results("jsonl", arms, pairs, 1.0)))
     outcome = headline(Sources(tmp_path))
     assert "% of 40 unseen questions right" in outcome.sentence
-    assert outcome.against == "That is as much as the best other way to teach it gives (single:ada)."
+    assert outcome.against == "That is as much as the best other student (single:ada)."
 
 
 def test_a_run_whose_own_arm_had_nothing_to_learn_from_gives_no_other_arm_as_its_student(run: Path) -> None:

@@ -59,7 +59,7 @@ def headline(sources: Sources) -> Headline:
     sentence = _sentence(sources, results, arms.get("student"), main, costs.total(lines).money, before)
     return Headline(
         sentence,
-        _against(best),
+        _against(best, arms),
         _certain(gain, results["n"]),
         student,
         main["name"],
@@ -119,6 +119,11 @@ def _untaught(sources: Sources, results: Mapping[str, Any], before: Mapping[str,
     return f"{sentence}."
 
 
+def rival_name(arm: Mapping[str, Any]) -> str:
+    """What the arm is that :func:`best_other` has chosen: the best of all, or of those without a debate."""
+    return "the best student taught without a debate" if arm.get("material") == "drafts" else "the best other student"
+
+
 def best_other(tests: Sequence[Paired], arms: Mapping[str, Mapping[str, Any]]) -> Paired | None:
     """The test against the best of the students that were taught in another way, one without a debate if there is."""
     rivals = [t for t in tests if t.a != "student" and t.a in arms]
@@ -126,18 +131,18 @@ def best_other(tests: Sequence[Paired], arms: Mapping[str, Mapping[str, Any]]) -
     return max(plain or rivals, key=lambda t: arms[t.a]["right"], default=None)
 
 
-def _against(best: Paired | None) -> str:
+def _against(best: Paired | None, arms: Mapping[str, Mapping[str, Any]]) -> str:
     if best is None:
         return ""
-    points = f"{abs(best.gain):.1f} points"
+    points, rival = f"{abs(best.gain):.1f} points", f"{rival_name(arms[best.a])} ({best.a})"
     if best.winner == best.b:
-        return f"That is {points} more than the best other way to teach it ({best.a})."
+        return f"That is {points} more than {rival}."
     if best.winner:
-        return f"The best other way to teach it ({best.a}) gives {points} more."
+        return f"{rival[0].upper()}{rival[1:]} answers {points} more."
     if points == "0.0 points":
-        return f"That is as much as the best other way to teach it gives ({best.a})."
+        return f"That is as much as {rival}."
     more = "more" if best.gain > 0 else "less"
-    return f"That is {points} {more} than the best other way to teach it ({best.a}), which may be chance."
+    return f"That is {points} {more} than {rival}, which may be chance."
 
 
 def _certain(gain: Paired | None, n: int) -> str:
@@ -188,4 +193,4 @@ def _stop_line(sources: Sources) -> list[tuple[str, str]]:
     return [("stopped", f"The run stopped at a cap, in {stopped['stage']}: {done:,} of {of:,} were done.")]
 
 
-__all__ = ["Headline", "best_other", "headline", "teachers"]
+__all__ = ["Headline", "best_other", "headline", "rival_name", "teachers"]

@@ -27,7 +27,7 @@ from vivavoce.report.costs import caps, lent_text, lines, money, total, unfinish
 from vivavoce.report.debates import BINS, Debated
 from vivavoce.report.differences import differences
 from vivavoce.report.embedded import browser_data
-from vivavoce.report.headline import best_other, headline
+from vivavoce.report.headline import best_other, headline, rival_name
 from vivavoce.report.reviews import reviews_of
 from vivavoce.report.sources import Sources
 from vivavoce.report.story import story
@@ -245,6 +245,7 @@ def _comparison(sources: Sources) -> dict[str, Any] | None:
         ],
         "of_final": [t for t in tests if t.b == final],
         "best_other": other.a if (other := best_other([t for t in tests if t.b == final], arms)) else None,
+        "rival": rival_name(arms[other.a]) if other else "",
         "descriptions": {name: what_it_is(arm) for name, arm in arms.items()},
         "level": comparison.LEVEL,
         "of_debate": [t for t in tests if t.b != final and arms[t.b].get("family") == "debate" and t.a in strongest],
