@@ -142,7 +142,7 @@ def test_gold_that_nobody_knows_is_told_before_anything_is_trained() -> None:
     wording = Wording(act_debate.Options(), prompt_set("general"), task)
     assert right_hint(graph, wording) is None
     session = object.__new__(ActingSession)
-    with pytest.raises(RecipeError, match="does not know"):
+    with pytest.raises(RecipeError, match="does not say what is right"):
         session._enough("gold", Supervised(dropped=5), 5, recipe().opd, StepArm(context="gold"))
 
 
