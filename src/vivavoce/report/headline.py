@@ -120,7 +120,7 @@ def _untaught(sources: Sources, results: Mapping[str, Any], before: Mapping[str,
 
 
 def rival_name(arm: Mapping[str, Any]) -> str:
-    """What the arm is that :func:`best_other` has chosen: the best of all, or of those without a debate."""
+    """A name for the arm that :func:`best_other` has chosen: the best of all, or of those without a debate."""
     return "the best student taught without a debate" if arm.get("material") == "drafts" else "the best other student"
 
 
