@@ -17,6 +17,7 @@ from vivavoce.graph import write_graphs
 from vivavoce.report import embedded, write_report
 from vivavoce.report.comparison import p_value, percent
 from vivavoce.report.sources import Sources
+from vivavoce.view.pages import runs_in
 
 _VOID = {"meta", "link", "br", "img", "line", "circle", "polyline"}
 
@@ -197,8 +198,11 @@ def test_a_run_that_has_just_begun_has_a_page_and_another_folder_has_none(tmp_pa
     assert "has not come to its tests yet" in text
     assert "There is no ledger: there is no journal" in text
     (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "recipe.yaml").write_text("name: mine\n")
     with pytest.raises(DataError, match="not a run directory"):
         write_report(tmp_path / "else")
+    with pytest.raises(DataError, match="there is no run"):
+        runs_in([tmp_path / "else"])
 
 
 def test_a_loss_curve_that_is_being_written_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:

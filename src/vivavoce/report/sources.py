@@ -19,7 +19,8 @@ from vivavoce.records import Problem, Usage
 from vivavoce.tasks import Task, open_task
 from vivavoce.train.settings import read_curve
 
-_MARKS = ("recipe.yaml", "manifest.json", "results.json", "journal.sqlite", "graphs")
+_MARKS = ("manifest.json", "results.json", "journal.sqlite", "graphs", "evaluations", "checkpoints")
+"""Files and folders that only a run has; a user keeps a recipe.yaml elsewhere too."""
 
 
 class Curve(NamedTuple):
@@ -31,11 +32,16 @@ class Curve(NamedTuple):
     result: dict[str, Any] | None
 
 
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run directory, begun or finished."""
+    return any((path / name).exists() for name in _MARKS)
+
+
 class Sources:
     """The files of a run. Raises DataError if ``path`` is no run directory."""
 
     def __init__(self, path: Path) -> None:
-        if not any((path / name).exists() for name in _MARKS):
+        if not is_run(path):
             raise DataError("the folder is not a run directory", str(path), "give the folder that `viva run` made")
         self.path = path
         self.results: dict[str, Any] | None = self._json("results.json")
@@ -207,4 +213,4 @@ def _task(options: dict[str, Any]) -> Task | None:
         return None
 
 
-__all__ = ["Curve", "Sources"]
+__all__ = ["Curve", "Sources", "is_run"]

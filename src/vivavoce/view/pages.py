@@ -21,7 +21,7 @@ from vivavoce.records import from_json
 from vivavoce.report import costs
 from vivavoce.report.question import answer_facts, question_facts
 from vivavoce.report.report import Debates, overview
-from vivavoce.report.sources import Sources
+from vivavoce.report.sources import Sources, is_run
 from vivavoce.report.tables import about, table_of
 from vivavoce.tasks import Task
 from vivavoce.view.index import Index
@@ -250,7 +250,7 @@ def runs_in(paths: Sequence[Path]) -> list[Path]:
     """The run directories among ``paths`` and right inside them. Raises DataError for a path that has none."""
     folders: list[Path] = []
     for path in paths:
-        if (path / "recipe.yaml").is_file() or (path / "manifest.json").is_file() or (path / "results.json").is_file():
+        if is_run(path):
             folders.append(path)
             continue
         inside = [p.parent for p in sorted(path.glob("*/manifest.json"))] if path.is_dir() else []
