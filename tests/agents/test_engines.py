@@ -148,7 +148,7 @@ def test_a_call_that_fails_fails_alone_but_an_engine_that_answers_none_stops_the
     assert [isinstance(one, AgentError) for one in mixed] == [False, True, False]
     assert not mixed[1].do, "another call may be answered"
     none = drawn(serve, engine.state, [[9, i] for i in range(5)])
-    assert {(one.reason, one.do) for one in none} == {("server", f"look into {engine.log}")}
+    assert {(one.reason, one.do) for one in none} == {("server", f"read {engine.log}")}
     assert "HTTP 500" in str(none[0])
 
 
@@ -312,7 +312,7 @@ def test_an_engine_that_runs_already_is_asked_at_its_address_and_waited_for(
     [
         ({"engine": "sglang"}, "does not start SGLang"),
         ({"url": "http://h:1", "python": "python3"}, "`url` names one that runs already"),
-        ({"url": "h:1"}, "no address"),
+        ({"url": "h:1"}, "is not an address"),
         ({"served_name": "x"}, "give its `url`"),
         ({"pyhton": "x"}, "pyhton"),
         ({"python": "/no/such/python"}, "cannot run"),

@@ -345,5 +345,5 @@ def test_an_objective_that_needs_whole_distributions_is_refused(
 
 
 def test_probabilities_of_more_than_one_are_an_error() -> None:
-    with pytest.raises(DataError, match=r"probability of 1\.4"):
+    with pytest.raises(DataError, match=r"sum to 1\.4"):
         ServedTargets.of([Position((1, 2), (math.log(0.7), math.log(0.7)))], 10, Marks())
