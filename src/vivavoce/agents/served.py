@@ -105,7 +105,7 @@ class Served:
         reply = Reply(decoded.text, decoded.finish, decoded.usage, self.folder.name, decoded.tokens, latency, ids=exact)
         return without_marks(reply, call.opened)
 
-    async def known(self) -> bool | None:
+    async def lists_model(self) -> bool | None:
         """Whether the engine at an address serves this agent's model, which is waited for; None for one that is started
         here.
 
