@@ -316,7 +316,7 @@ def test_the_command_line_stops_with_code_3_says_what_is_missing_and_tells_costs
     assert "of debate:train: by what was measured in run, plus or minus two standard errors" in stderr
     assert "of test, debate:test: by the length of replies there" in stderr
     assert "time: about" in stderr
-    assert "not known of test" in stderr
+    assert "not known for test" in stderr
 
 
 def test_a_plan_by_a_run_that_hardly_began_does_not_claim_to_be_measured(
