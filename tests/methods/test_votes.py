@@ -41,7 +41,7 @@ def test_a_vote_has_an_arm_only_if_somebody_gave_the_weights_it_goes_by(
     assert votes(recipe) == {"vote:majority": "2", "vote:debate": "2"}
     stderr = capsys.readouterr().err
     assert "left out, because no agent gave the weights: vote:most_confident, vote:confidence" in stderr
-    assert "vote:debate counts heads, because no agent gave a confidence" in stderr
+    assert "vote:debate counts each answer as one, because no agent gave a confidence" in stderr
 
 
 def test_probabilities_weigh_where_every_teacher_gives_them(recipe: dict[str, Any]) -> None:

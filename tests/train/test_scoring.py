@@ -173,7 +173,7 @@ def test_attention_that_asks_for_more_than_we_do_is_not_packed(caplog: pytest.Lo
     small = {**SMALL, "initializer_range": 0.001, "head_dim": 8, "query_pre_attn_scalar": 8}
     model = made(Gemma2Config(**small, attn_logit_softcapping=50.0))
     assert choose(model, "auto", 0).attention == "rows", "a cap changes nothing yet in a model that was not trained"
-    assert "its attention wants softcap" in caplog.text
+    assert "its attention needs softcap" in caplog.text
 
 
 def test_a_state_along_the_row_is_found_out_though_it_does_little_yet(caplog: pytest.LogCaptureFixture):
