@@ -1,15 +1,25 @@
-"""``viva`` as a user calls it, in a process of its own that has its imports already.
+"""``viva`` and other programs as a user calls them, in processes of their own that have their imports already.
 
-A process of Python needs five seconds for torch and transformers, and the tests call ``viva`` some eighty times. So one
-process per test worker imports them once, and forks for each call. What a command imports, and when, is therefore not
-tested through this; tests/test_architecture.py asks fresh processes.
+A process of Python needs five seconds for torch and transformers, and the tests start some two hundred. So one process
+per test worker imports them once, and forks for each program. What a program imports, and when, is therefore not tested
+through this; tests/test_architecture.py asks fresh processes.
+
+A caller connects to the process's Unix socket, sends what to run and where its streams go, and is told the exit code.
+Who hangs up before has its program killed. So this file, run with that address and a program, is a stand-in for the
+Python of a fresh process, which can be killed as one: :func:`interpreter`.
 """
 
 from __future__ import annotations
 
+import array
 import atexit
+import contextlib
 import json
 import os
+import runpy
+import select
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,39 +34,121 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 
 
+class Program:
+    """A program that runs, with as much of ``subprocess.Popen`` as the tests use."""
+
+    def __init__(self, words: list[str], cwd: Path | None, env: Mapping[str, str] | None, streams: list[int]) -> None:
+        self.returncode: int | None = None
+        self._connection = _asked(_server(), words, str(cwd or ROOT), dict(os.environ if env is None else env), streams)
+        self.pid = int(_line(self._connection))
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs."""
+        if self.returncode is None and select.select([self._connection], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """The exit code, when it has ended; minus the number of a signal that killed it."""
+        if self.returncode is None:
+            self._connection.settimeout(timeout_s)
+            self.returncode = int(_line(self._connection))
+            self._connection.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill it, unless it has ended."""
+        self.send_signal(signal.SIGKILL)
+
+
+def python(
+    *words: object, cwd: Path | None = None, env: Mapping[str, str] | None = None, output: Path | None = None
+) -> Program:
+    """Start what ``python WORDS`` would: ``-c PROGRAM``, ``-m MODULE`` or a file, and arguments.
+
+    What it prints is added to the file ``output``, if there is one.
+    """
+    with Path(os.devnull).open("rb") as nothing, contextlib.ExitStack() as stack:
+        out = stack.enter_context(output.open("ab")).fileno() if output else None
+        streams = [nothing.fileno(), out or sys.__stdout__.fileno(), out or sys.__stderr__.fileno()]  # type: ignore[union-attr]
+        return Program([str(word) for word in words], cwd, env, streams)
+
+
+def ran(
+    *words: object, cwd: Path | None = None, env: Mapping[str, str] | None = None, input: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """What a program printed to each stream, and its exit code."""
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        given.write(input.encode())
+        given.seek(0)
+        called = [str(word) for word in words]
+        code = Program(called, cwd, env, [file.fileno() for file in (given, out, err)]).wait()
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(called, code, out.read().decode(), err.read().decode())
+
+
 def viva(
     *arguments: object, cwd: Path | None = None, env: Mapping[str, str] | None = None, input: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """What the command printed to each stream, and its exit code."""
-    with tempfile.TemporaryDirectory() as folder:
-        streams = [Path(folder, name) for name in ("stdin", "stdout", "stderr")]
-        streams[0].write_text(input)
-        call = {
-            "arguments": [str(a) for a in arguments],
-            "cwd": str(cwd or ROOT),
-            "env": dict(os.environ if env is None else env),
-            "streams": [str(path) for path in streams],
-        }
-        server = _server()
-        server.stdin.write(json.dumps(call) + "\n")
-        server.stdin.flush()
-        answer = server.stdout.readline()
-        assert answer, "the process that runs the commands has died"
-        return subprocess.CompletedProcess(
-            ["viva", *call["arguments"]], int(answer), *(path.read_text() for path in streams[1:])
-        )
+    return ran("viva", *arguments, cwd=cwd, env=env, input=input)
+
+
+def interpreter() -> list[str]:
+    """A command that runs a program, whose words follow, as ``python`` would."""
+    return [sys.executable, "-S", __file__, _server()]
 
 
 @cache
-def _server() -> Any:
+def _server() -> str:
+    """Address of the process that forks. It ends with this one, and what it has forked ends with it."""
+    folder = tempfile.TemporaryDirectory()
+    address = str(Path(folder.name, "socket"))
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.command"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    atexit.register(server.kill)
-    return server
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(address + "\n")
+    server.stdin.flush()
+    assert server.stdout.readline(), "the process that runs the commands has died"
+
+    def end() -> None:
+        server.stdin.close()  # type: ignore[union-attr]
+        server.wait()
+        folder.cleanup()
+
+    atexit.register(end)
+    return address
+
+
+def _asked(address: str, words: list[str], cwd: str, env: dict[str, str], streams: list[int]) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(address)
+    asked = json.dumps([words, cwd, env]).encode()
+    connection.sendmsg([b"\n"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", streams))])
+    connection.sendall(asked + b"\n")
+    return connection
+
+
+def _line(connection: socket.socket) -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        more = connection.recv(1)  # and no more: another line may follow
+        assert more, "the process that runs the programs has died"
+        line += more
+    return line
 
 
 def _serve() -> None:
+    """Fork for each caller, until the process that began this one has ended."""
+    address = sys.stdin.readline().rstrip("\n")
     import accelerate  # noqa: F401
     import datasets  # noqa: F401
     import peft  # noqa: F401
@@ -67,30 +159,69 @@ def _serve() -> None:
     import vivavoce.train.on_policy  # noqa: F401
 
     assert threading.active_count() == 1, "a process with threads cannot be forked safely"
-    for line in sys.stdin:
-        child = os.fork()
-        if not child:
-            _run(**json.loads(line))
-        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
-        sys.stdout.flush()
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(address)
+    listening.listen(64)
+    ended, tell = os.pipe()
+    os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    running: dict[socket.socket, int] = {}
+    while True:
+        heard, *_ = select.select([sys.stdin, ended, listening, *running], [], [])
+        if ended in heard:
+            os.read(ended, 4096)
+        for connection, process in list(running.items()):
+            gone = sys.stdin in heard or connection in heard  # who listens says nothing more
+            if gone:
+                os.kill(process, signal.SIGKILL)
+            # A port is free again before the next program wants it.
+            done, status = os.waitpid(process, 0 if gone else os.WNOHANG)
+            if done:
+                del running[connection]
+                with contextlib.suppress(OSError):
+                    connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
+                connection.close()
+        if sys.stdin in heard:
+            return
+        if listening in heard:
+            connection, _ = listening.accept()
+            streams = array.array("i")
+            _, [(_, _, data)], *_ = connection.recvmsg(1, socket.CMSG_SPACE(3 * streams.itemsize))
+            streams.frombytes(data)
+            words, cwd, env = json.loads(connection.makefile("rb").readline())
+            child = os.fork()
+            if not child:
+                for one in (listening, connection, *running):
+                    one.close()
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                os.close(ended)
+                os.close(tell)
+                _run(words, cwd, env, list(streams))
+            for stream in streams:
+                os.close(stream)
+            running[connection] = child
+            with contextlib.suppress(OSError):
+                connection.sendall(b"%d\n" % child)
 
 
-def _run(arguments: list[str], cwd: str, env: dict[str, str], streams: list[str]) -> None:
-    """Run one command in this process, a fork, and end it as Python ends."""
-    from vivavoce.cli import main
-
-    for number, path in enumerate(streams):
-        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), number)
+def _run(words: list[str], cwd: str, env: dict[str, str], streams: list[int]) -> None:
+    """Run one program in this process, a fork, and end it as Python ends."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
     sys.stdin = os.fdopen(0, closefd=False)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
     sys.path[0] = cwd
     sys.modules["__main__"] = ModuleType("__main__")  # which Typer takes a name from, and what is spawned imports
-    sys.argv = ["viva", *arguments]
     code: Any = 0
     try:
-        main()
+        _main(words)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
         if isinstance(end.code, str):
@@ -105,5 +236,27 @@ def _run(arguments: list[str], cwd: str, env: dict[str, str], streams: list[str]
     os._exit(code)
 
 
+def _main(words: list[str]) -> None:
+    how, *arguments = words
+    sys.argv = words
+    if how == "viva":
+        from vivavoce.cli import main
+
+        main()
+    elif how == "-c":
+        sys.argv = ["-c", *arguments[1:]]
+        exec(compile(arguments[0], "<string>", "exec"), sys.modules["__main__"].__dict__)
+    elif how == "-m":
+        sys.argv = arguments
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.path[0] = str(Path(how).parent)
+        runpy.run_path(how, run_name="__main__")
+
+
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        there = _asked(sys.argv[1], sys.argv[2:], str(Path.cwd()), dict(os.environ), [0, 1, 2])
+        _line(there)
+        sys.exit(int(_line(there)) % 256)
     _serve()

@@ -6,13 +6,11 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from tests.command import viva
+from tests.command import python, viva
 
 from vivavoce.cli import _user_error
 from vivavoce.errors import AgentError
@@ -65,14 +63,13 @@ def test_a_stopped_run_says_that_it_can_go_on(tmp_path: Path) -> None:
         "    return 'ans=4'\n"
     )
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace('replies: ["ans=4"]', "function: slow.py:one"))
-    command = [sys.executable, "-m", "vivavoce.cli", "run", "recipe.yaml", "--out", "run"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "asked").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        _, printed = process.communicate(timeout=60)
-    assert process.returncode == 130
+    process = python("viva", "run", "recipe.yaml", "--out", "run", cwd=tmp_path, output=tmp_path / "log")
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "asked").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    printed = (tmp_path / "log").read_text()
     assert "give the same command to go on" in printed
     assert "Traceback" not in printed
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.command import ran
 from tests.debate.scripts import SUM, always
 
 import vivavoce as vv
@@ -137,7 +138,7 @@ def test_the_lines_of_the_package_docstring_are_fifteen_at_most_and_run(tmp_path
     code = [line[4:] for line in (vv.__doc__ or "").splitlines() if line.startswith("    ")]
     assert len(code) <= 15
     quick = "\n".join(["import vivavoce as vv", *code]).replace("lora=None", "lora=None, max_steps=2")
-    done = subprocess.run([sys.executable, "-c", quick], capture_output=True, text=True, cwd=tmp_path)
+    done = ran("-c", quick, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "before -> after: gain" in done.stdout
 

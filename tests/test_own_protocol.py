@@ -6,15 +6,13 @@ import ast
 import json
 import os
 import re
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.command import viva
+from tests.command import Program, python, viva
 from tests.methods.conftest import student as student
 
 from vivavoce.agents.journal import Journal
@@ -99,15 +97,9 @@ def test_the_plan_counts_the_calls_of_the_page(copied: Path) -> None:
     assert {path.name for path in copied.iterdir()} == {"debates", "moderated.yaml"}
 
 
-def run(folder: Path, out: str, log: Path) -> subprocess.Popen[bytes]:
-    with (folder / f"{out}.txt").open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "vivavoce.cli", "run", "moderated.yaml", "--out", out, "--alone"],
-            cwd=folder,
-            env={**os.environ, "VIVA_TEST_LOG": str(log)},
-            stdout=output,
-            stderr=output,
-        )
+def run(folder: Path, out: str, log: Path) -> Program:
+    words, env = ("run", "moderated.yaml", "--out", out, "--alone"), {**os.environ, "VIVA_TEST_LOG": str(log)}
+    return python("viva", *words, cwd=folder, env=env, output=folder / f"{out}.txt")
 
 
 def lines(path: Path) -> list[str]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.command import ran
 from typer.testing import CliRunner
 
 from vivavoce.cli import app
@@ -60,7 +59,7 @@ def test_the_python_of_the_page_runs_with_tiny_models_in_the_place_of_its_own(fo
     }.items():
         assert old in code, old
         code = code.replace(old, new)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = ran("-c", code, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "before -> after: gain" in done.stdout
 

@@ -43,7 +43,8 @@ def save_tiny_qwen3(folder: Path, texts: Iterable[str], context: int = 40960, la
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
     whole = Tokenizer(models.BPE())
-    whole.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # Pairs across words: prompts of many thousand characters, which the recipes have, are then not so many tokens.
+    whole.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     whole.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=1500, initial_alphabet=alphabet, show_progress=False)  # pyright: ignore[reportCallIssue]

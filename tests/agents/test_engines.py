@@ -18,6 +18,7 @@ from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
+from tests.command import interpreter
 from tests.serving import save_tiny_model
 
 from vivavoce.agents import Agent, engines, open_agent
@@ -50,7 +51,7 @@ def logs(tmp_path: Path) -> Iterator[Path]:
 
 
 def served(model: Path, logs: Path, name: str = "student", **serve: Any) -> Agent:
-    how = {"command": [sys.executable, str(STAND_IN)], "logs": str(logs), "device": "cpu", **serve}
+    how = {"command": [*interpreter(), str(STAND_IN)], "logs": str(logs), "device": "cpu", **serve}
     return open_agent(name, "hf_local", {"model": str(model), "dtype": "float32", "serve": how})
 
 
@@ -82,7 +83,7 @@ def test_a_served_model_answers_token_for_token_as_the_same_model_in_this_proces
 
 def toy(logs: Path, **env: str) -> Serve:
     """An engine that loads no model: for what is about engines alone."""
-    command = (sys.executable, str(STAND_IN))
+    command = (*interpreter(), str(STAND_IN))
     return Serve(command=command, logs=str(logs), device="cpu", env={"STANDIN_TOY": "1", **env})
 
 
@@ -363,7 +364,7 @@ def test_an_engine_rests_while_nobody_waits_for_it_and_starts_again_for_the_next
     async def ask() -> tuple[list[str], list[bool]]:
         there = list[bool]()
         serve = {
-            "command": [sys.executable, str(STAND_IN)],
+            "command": [*interpreter(), str(STAND_IN)],
             "logs": str(logs),
             "device": "cpu",
             "while_training": False,

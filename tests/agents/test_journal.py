@@ -6,8 +6,6 @@ import asyncio
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +14,7 @@ from typing import Any
 
 import pytest
 from tests.agents.drive import CALLS, IN_FLIGHT
+from tests.command import python
 
 from vivavoce.agents.journal import Answered, Journal, key_of
 from vivavoce.agents.scripted import Scripted
@@ -49,11 +48,11 @@ def test_a_killed_run_repeats_no_completed_call_and_ends_the_same(tmp_path: Path
         return [int(line) for line in log.read_text().splitlines()] if log.exists() else []
 
     journal, log = tmp_path / "killed.sqlite", tmp_path / "log"
-    command = [sys.executable, str(Path(__file__).with_name("drive.py"))]
+    program = Path(__file__).with_name("drive.py")
     draw = random.Random(7)
     before, done = list[int](), set[int]()
     for target in sorted(draw.sample(range(CALLS - 50), 4)):
-        process = subprocess.Popen([*command, str(journal), str(log)])
+        process = python(program, journal, log)
         while len(noted()) < target + IN_FLIGHT and process.poll() is None:
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
@@ -62,13 +61,13 @@ def test_a_killed_run_repeats_no_completed_call_and_ends_the_same(tmp_path: Path
         done = {seed for seed, *_ in contents(journal).values()}
         assert done <= set(before)
         assert len(set(before) - done) <= IN_FLIGHT  # what was lost was in flight
-    subprocess.run([*command, str(journal), str(log)], check=True)
+    assert python(program, journal, log).wait() == 0
     assert not done & set(noted()[len(before) :])
     counts = Counter(noted())
     assert len(counts) == CALLS
     assert sum(counts.values()) <= CALLS + 4 * IN_FLIGHT
     whole = tmp_path / "whole.sqlite"
-    subprocess.run([*command, str(whole), str(tmp_path / "other")], check=True)
+    assert python(program, whole, tmp_path / "other").wait() == 0
     assert contents(journal) == contents(whole)
 
 

@@ -127,7 +127,7 @@ def test_who_has_never_given_an_answer_that_can_be_read_is_asked_three_times(
 @pytest.mark.parametrize("fault", ["busy=", "status=503", "status=529"])
 def test_being_turned_away_is_borne_four_times_as_often(faulty: FaultyServer, fault: str) -> None:
     faulty.script = [fault] * 50
-    _, [error] = ask(faulty)
+    _, [error] = ask(faulty, backoff_s=0.001)
     assert isinstance(error, AgentError)
     assert "9 attempts" in error.detail
     assert len(faulty.requests) == 9
@@ -382,8 +382,8 @@ def test_what_a_recipe_says_counts_more_than_its_preset(faulty: FaultyServer) ->
 
 def test_no_more_than_max_concurrency_requests_are_in_flight(faulty: FaultyServer) -> None:
     faulty.script = ["stall"] * 3
-    ask(faulty, *[GREEDY] * 6, timeout_s=3.0, max_retries=0, max_concurrency=3)
-    assert faulty.arrived[3] - faulty.arrived[0] > 2.5, "the fourth waits until one of the first three timed out"
+    ask(faulty, *[GREEDY] * 6, timeout_s=1.5, max_retries=0, max_concurrency=3)
+    assert faulty.arrived[3] - faulty.arrived[0] > 1.0, "the fourth waits until one of the first three timed out"
 
 
 def test_an_agent_serves_one_event_loop_after_another(faulty: FaultyServer) -> None:
@@ -420,7 +420,8 @@ def test_the_key_appears_nowhere(
     caplog.set_level(logging.DEBUG)
     faulty.script = [fault] * 9
     options = {"model": "m", "base_url": faulty.base_url, "api_key_env": "TEST_KEY"}
-    agent = open_agent("ada", "openai_chat", {**options, "max_retries": 1, "backoff_s": 0.01, "timeout_s": 0.5})
+    options |= {"max_retries": 1, "backoff_s": 0.01, "timeout_s": 0.2 if fault == "stall" else 0.5}
+    agent = open_agent("ada", "openai_chat", options)
 
     async def run() -> str:
         with Journal(tmp_path / "journal.sqlite") as journal:

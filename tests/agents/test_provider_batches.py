@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,6 +15,7 @@ from typing import Any
 import pytest
 from tests.agents.drive_batch import answers
 from tests.agents.providers import Providers, Refuse
+from tests.command import Program, python
 
 from vivavoce.agents import open_agent
 from vivavoce.agents.journal import Journal
@@ -126,17 +124,17 @@ def killed(
     server: Providers, path: Path, backend: str, moment: str, when: str, then: Callable[[str], None] = lambda what: None
 ) -> None:
     """Run the calls in a process that is killed at the first request that has ``moment`` in it."""
-    process: subprocess.Popen[bytes] | None = None
+    process: Program | None = None
 
     def kill(what: str) -> None:
         if moment in what and process is not None and process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
             then(what)
 
     setattr(server, when, kill)
-    command = [sys.executable, "-m", "tests.agents.drive_batch", str(path), backend]
-    process = subprocess.Popen([*command, json.dumps(options(server, backend)), str(CALLS)])
+    words = json.dumps(options(server, backend)), CALLS
+    process = python("-m", "tests.agents.drive_batch", path, backend, *words)
     assert process.wait(120) == -signal.SIGKILL
     setattr(server, when, lambda what: None)
 

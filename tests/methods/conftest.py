@@ -18,6 +18,13 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def short_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan rehearses few debates: for tests that do not ask how near its figures come."""
+    monkeypatch.setattr("vivavoce.methods.plan._REHEARSED", 20)
+    monkeypatch.setattr("vivavoce.methods.plan._TALKED", 8)
+
+
+@pytest.fixture
 def recipe(student: Path) -> dict[str, Any]:
     """A recipe as plain values, small enough for a test."""
     return plain_recipe(student)

@@ -19,6 +19,7 @@ from vivavoce.records import Problem
 from vivavoce.run import open_run
 from vivavoce.train.objective import OnPolicySettings
 
+pytestmark = pytest.mark.usefixtures("short_rehearsal")
 LONG = 1000
 """More than the tests' student takes, which has 512 positions."""
 

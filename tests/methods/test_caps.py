@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from tests.command import python, ran
 from tests.methods.priced import PRICE, TEACHERS, priced, talks
 from tests.methods.word_server import Asked, WordServer
 
@@ -143,15 +140,15 @@ def test_a_cap_holds_over_kills_by_the_servers_own_count(
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(capped(values, "run", {"money": cap})))
     program = "import sys, yaml; from pathlib import Path; from tests.methods.priced import talks; "
     program += "talks(yaml.safe_load(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))"
-    command = [sys.executable, "-c", program, str(tmp_path / "recipe.yaml"), str(run)]
+    words = "-c", program, tmp_path / "recipe.yaml", run
     for kill_at in (20, 40):
-        process = subprocess.Popen(command, stderr=subprocess.PIPE)
+        process = python(*words, output=tmp_path / "log")
         while len(server.asked) < kill_at and process.poll() is None:
             time.sleep(0.001)
-        assert process.poll() is None, f"it ended before request {kill_at}: {process.communicate()[1].decode()}"
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert process.poll() is None, f"it ended before request {kill_at}: {(tmp_path / 'log').read_text()}"
+        process.kill()
+        process.wait()
+    done = ran(*words)
     assert "BudgetReached" in done.stderr, done.stderr
     time.sleep(0.1)  # answers to nobody
     with Journal(run / "journal.sqlite", read_only=True) as journal:

@@ -27,6 +27,7 @@ from vivavoce.methods.doctor import Finding, examine
 from vivavoce.methods.memory import Machine, Use, free_memory, on_disk, size_of, uses
 from vivavoce.schoolhouse import tokenizer as schoolhouse_tokenizer
 
+pytestmark = pytest.mark.usefixtures("short_rehearsal")
 TEACHERS = {"ada": Teacher(0.8, 20), "bob": Teacher(0.6, 20)}
 
 

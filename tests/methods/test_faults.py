@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import subprocess
-import sys
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 
 import pytest
 from tests.agents.faulty import FaultyServer, completion
+from tests.command import Program, python
 
 from vivavoce.agents import open_agent
 from vivavoce.agents.journal import Call, Journal
@@ -115,11 +114,11 @@ async def drive(address: str, run: Path, questions: int) -> None:
     graphs.write(run / "graphs.jsonl")
 
 
-def start(server: FaultyServer, run: Path, questions: int) -> subprocess.Popen[bytes]:
+def start(server: FaultyServer, run: Path, questions: int) -> Program:
     run.mkdir(exist_ok=True)
     program = "import asyncio, sys; from pathlib import Path; from tests.methods.test_faults import drive; "
     program += "asyncio.run(drive(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))"
-    return subprocess.Popen([sys.executable, "-c", program, server.base_url, str(run), str(questions)])
+    return python("-c", program, server.base_url, run, questions)
 
 
 def committed(run: Path) -> set[str]:

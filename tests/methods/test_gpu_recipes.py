@@ -30,6 +30,7 @@ from vivavoce.tasks import open_task
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "gpu"
 WHO = ("teachers.0", "teachers.1", "student")
+TURNS = {"categories": ["miss_func"], "train_limit": 1, "test_limit": 1}
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,8 @@ def models(tau2: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Tiny models in place of the recipes' own: two teachers that differ in depth and weights, a student."""
     folder = tmp_path_factory.mktemp("qwen3")
     problems = open_task("tau2", {"path": tau2}).problems("train")[:8]
+    if (bfcl := tau2.parent / "bfcl").is_dir():
+        problems += open_task("bfcl_multi_turn", {"path": bfcl, **TURNS}).problems("train")
     texts = [message["content"] for problem in problems for message in problem.history]
     for seed, (name, layers) in enumerate((("student", 2), ("large", 3), ("small", 3))):
         save_tiny_qwen3(folder / name, texts, layers=layers, seed=seed)
@@ -135,6 +138,7 @@ def test_a_run_that_is_done_asks_for_nothing_again(
     assert {**second, "wall_s": 0} == {**answers, "wall_s": 0}
 
 
+@pytest.mark.usefixtures("short_rehearsal")
 def test_lengths_are_examined_before_anything_is_asked(tau2: Path, models: list[str], tmp_path: Path) -> None:
     def findings(*changes: str) -> dict[str, tuple[str, str]]:
         reports = examine(customers(tau2, models, *changes), tmp_path / "run", offline=True)
@@ -180,8 +184,8 @@ def test_who_plays_a_customer_needs_a_name_of_its_own_and_a_task_with_one(
 def test_conversations_of_several_turns_are_played_debated_and_learnt_from(
     tau2: Path, bfcl: Path, models: list[str], tmp_path: Path
 ) -> None:
-    few = "categories: [miss_func], train_limit: 1, test_limit: 1, turns: 2"
-    made = customers(tau2, models, f"task={{name: bfcl_multi_turn, path: {bfcl}, {few}}}", "user=null", "iterations=1")
+    task = json.dumps({"name": "bfcl_multi_turn", "path": str(bfcl), "turns": 2, **TURNS})
+    made = customers(tau2, models, f"task={task}", "user=null", "iterations=1")
     with open_run(tmp_path / "run", made) as run:
         results = asyncio.run(opad.distill(made, run))
     assert [(arm["name"], arm["n"]) for arm in results["arms"]] == [
@@ -220,6 +224,7 @@ def test_programs_are_debated_learnt_from_and_run(official: Path, models: list[s
 EIGHT = RECIPES / "opad_tau2_8gpus.yaml"
 
 
+@pytest.mark.usefixtures("short_rehearsal")
 def test_the_papers_sizes_are_planned_and_reckoned_for_eight_gpus_without_weights(tau2: Path, tmp_path: Path) -> None:
     made = load_recipe(EIGHT, [f"task.path={tau2}"])
     assert isinstance(made, opad.Options)

@@ -12,6 +12,7 @@ from vivavoce.config import load_recipe
 from vivavoce.methods.debate_opd import Options, plan, trainings
 from vivavoce.methods.doctor import examine
 
+pytestmark = pytest.mark.usefixtures("short_rehearsal")
 RECIPES = Path(__file__).parents[2] / "recipes" / "mad_opd"
 STUDENTS = {
     "14b_8b_to_1.7b": "Qwen/Qwen3-1.7B",

@@ -11,6 +11,7 @@ from vivavoce.config import load_recipe
 from vivavoce.methods.debate_reflect import Options, plan, trainings
 from vivavoce.methods.doctor import examine
 
+pytestmark = pytest.mark.usefixtures("short_rehearsal")
 RECIPES = Path(__file__).parents[2] / "recipes" / "debate_reflect"
 SHARES = {"computer_science": 0.5, "physics": 0.75, "biology": 2 / 3}
 TABLE_1 = ["student", "single:gpt", "single:claude", "single:gemini", "magdi", "debate_reflect_sft", "debate_reflect"]

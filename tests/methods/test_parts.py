@@ -8,16 +8,17 @@ import json
 import multiprocessing
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.command import interpreter
 from typer.testing import CliRunner, Result
 
 from vivavoce.agents.journal import Journal
@@ -202,7 +203,7 @@ def test_the_array_of_jobs_in_the_documentation_runs(written: Path, tmp_path: Pa
         '#!/bin/bash\nset -e\n[[ $1 =~ --array=1-([0-9]+) ]] || { shift; exec bash -e "$@"; }\nn=${BASH_REMATCH[1]}\n'
         'for i in $(seq $n); do SLURM_ARRAY_TASK_ID=$i SLURM_ARRAY_TASK_COUNT=$n bash -e "$2"; done\n'
     )
-    (here / "viva").write_text(f'#!/bin/bash\nexec "{sys.executable}" -m vivavoce.cli "$@"\n')
+    (here / "viva").write_text(f'#!/bin/bash\nexec {shlex.join(interpreter())} viva "$@"\n')
     for file in here.iterdir():
         file.chmod(0o755)
     written.rename(tmp_path / "recipe.yaml")

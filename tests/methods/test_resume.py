@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.command import Program, python
 
 from vivavoce.agents.journal import Journal
 from vivavoce.records import digest
@@ -49,14 +48,11 @@ def written(recipe: dict[str, Any], tmp_path: Path) -> Path:
     return path
 
 
-def start(recipe: Path, run: Path, log: Path, driver: str = DRIVER) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", driver, str(recipe), str(run)],
-        env={**os.environ, "VIVA_TEST_LOG": str(log)},
-    )
+def start(recipe: Path, run: Path, log: Path, driver: str = DRIVER) -> Program:
+    return python("-c", driver, recipe, run, env={**os.environ, "VIVA_TEST_LOG": str(log)})
 
 
-def kill_at_call(process: subprocess.Popen[bytes], log: Path, calls: int) -> None:
+def kill_at_call(process: Program, log: Path, calls: int) -> None:
     """SIGKILL once so many calls have been asked, or at the end of a run that asks for fewer."""
     while len(lines(log)) < calls and process.poll() is None:
         time.sleep(0.005)

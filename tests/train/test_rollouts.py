@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.command import interpreter
 from tests.serving import save_tiny_model
 from tests.train.students import curve
 from transformers import AutoTokenizer
@@ -67,7 +67,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, student: Path) -> Iterator[
 
 
 def started(student: Path, logs: Path, rank: int | None = 16, **env: str) -> ServedStudent:
-    command = (sys.executable, str(STAND_IN))
+    command = (*interpreter(), str(STAND_IN))
     serve = Serve(command=command, logs=str(logs), device="cpu", env=env, max_mismatch=0.01)
     return ServedStudent(name="student", serve=serve, state=engines.engine("student", serve, student, rank=rank).state)
 
@@ -158,7 +158,7 @@ def test_several_processes_share_the_engine_and_learn_what_one_does(
 
 def test_a_scorer_on_an_engine_of_the_run_teaches_as_a_local_one(student: Path, teacher: Path, tmp_path: Path) -> None:
     words = len(AutoTokenizer.from_pretrained(teacher))
-    serve = Serve(command=(sys.executable, str(STAND_IN)), logs=str(tmp_path / "e"), device="cpu", top_logprobs=words)
+    serve = Serve(command=(*interpreter(), str(STAND_IN)), logs=str(tmp_path / "e"), device="cpu", top_logprobs=words)
     engine = engines.engine("ada", serve, teacher, dtype="float32")
     assert str(words) in engine.command()[engine.command().index("--max-logprobs") + 1]
     there = engine_scorer(
