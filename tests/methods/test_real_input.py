@@ -44,7 +44,7 @@ task:
   train_limit: 4
   test_limit: 3
 teachers:
-  - &served {{name: one, backend: openai_chat, model: {model}, base_url_env: URL, api_key_env: KEY, max_new_tokens: 24}}
+  - &served {{name: one, backend: openai_chat, model: {model}, base_url_env: URL, api_key_env: KEY, max_new_tokens: 8}}
   - {{<<: *served, name: two}}
   - {{name: sage, backend: scripted, function: "sage.py:sage"}}
   - {{name: fool, backend: scripted, replies: ["Final answer: -1"]}}

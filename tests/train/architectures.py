@@ -126,7 +126,9 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
     "gemma2": lambda: made("gemma2", sliding_window=512, query_pre_attn_scalar=8),
     "gemma3_text": lambda: made("gemma3_text", sliding_window=512, query_pre_attn_scalar=8),
     "gemma3_text, window shorter than rows": lambda: made("gemma3_text", sliding_window=8, query_pre_attn_scalar=8),
-    "gemma4_text": lambda: made("gemma4_text"),
+    "gemma4_text": lambda: made(
+        "gemma4_text", vocab_size_per_layer_input=VOCABULARY, hidden_size_per_layer_input=8
+    ),  # by default 134 million weights
     "glm4": lambda: made("glm4"),
     "gpt2": lambda: plain("gpt2", **_GPT2, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0),
     "gpt2, dropout 0.1": lambda: plain("gpt2", **_GPT2),

@@ -50,7 +50,7 @@ _ALIKE = {
 def blank(text: str) -> bool:
     """Whether a text shows nothing: it is empty, or has only spaces and invisible characters."""
     first = text.lstrip()[:1]
-    if not first or first.isascii():  # no invisible character is ASCII
+    if not first or ord(first) not in _UNSEEN:
         return not first
     return len(text) < 1000 and not text.translate(_UNSEEN).strip()
 
