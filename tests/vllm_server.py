@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class VLLMServer(Listening):
         self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer or folder)
         self.max_logprobs, self.change = max_logprobs, change
+        self._decoded = cache(lambda i: self.tokenizer.decode([i]))
         self.requests: list[dict[str, Any]] = []
         self._lock = threading.Lock()
         outer = self
@@ -86,17 +88,13 @@ class VLLMServer(Listening):
         with torch.inference_mode():
             logp = self.model(torch.tensor([prompt])).logits[0].double().log_softmax(-1)
         entries: list[dict[str, Any] | None] = [None]
-        for token, row in zip(prompt[1:], logp[:-1], strict=True):
-            rank = int((row > row[token]).sum()) + 1
-            likeliest = row.topk(min(wanted, len(row))).indices.tolist()
-            ranked = {token: rank, **{i: n for n, i in enumerate(likeliest, 1)}}
+        likeliest = logp.topk(min(wanted, logp.shape[1])).indices.tolist()
+        for token, row, best in zip(prompt[1:], logp.tolist(), likeliest, strict=False):
+            rank = sum(value > row[token] for value in row) + 1
+            ranked = {token: rank, **{i: n for n, i in enumerate(best, 1)}}
             entries.append(
                 {
-                    str(i): {
-                        "logprob": max(float(row[i]), -9999.0),
-                        "rank": n,
-                        "decoded_token": self.tokenizer.decode([i]),
-                    }
+                    str(i): {"logprob": max(row[i], -9999.0), "rank": n, "decoded_token": self._decoded(i)}
                     for i, n in ranked.items()
                 }
             )
