@@ -154,6 +154,7 @@ def main() -> None:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
             listed = [{"id": engine.name, "max_model_len": engine.context}]

@@ -383,7 +383,7 @@ class _Engine(BaseHTTPRequestHandler):
 def test_an_engine_at_an_address_must_take_what_is_trained(values: dict[str, Any]) -> None:
     adapters = {**values, "sft": {**values["sft"], "lora": {"r": 4}}}
     with ThreadingHTTPServer(("127.0.0.1", 0), _Engine) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
 
         def engine_finding(of: dict[str, Any], *lacks: str) -> Finding:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.methods.carry import carry_out
+from tests.methods.conftest import plain_recipe
 
 from vivavoce.committee.prompting import prompt_set
 from vivavoce.config import check_recipe, load_recipe
@@ -220,28 +221,35 @@ def test_what_notes_change_is_told_from_the_same_turns_without_them(
     assert without["notes"] is None
 
 
-@pytest.mark.parametrize(
-    ("arm", "kind"),
-    [
-        ("magdi", "stands"), ("magdi_answers", "stands"), ("magdi_detached", "stands"), ("rpo", "chosen"),
-        ("answer_trees", "chosen"), ("answer_trees_no_context", "chosen"), ("t_dpo_only", "chosen"),
-    ],
-)  # fmt: skip
-def test_every_objective_trains_a_student_from_the_debates(
-    recipe: dict[str, Any], tmp_path: Path, arm: str, kind: str
-) -> None:
-    recipe |= {"seeds": [0], "arms": [arm], "test": {"max_new_tokens": 40, "committee": False}}
+OBJECTIVES = {
+    "magdi": "stands", "magdi_answers": "stands", "magdi_detached": "stands", "rpo": "chosen",
+    "answer_trees": "chosen", "answer_trees_no_context": "chosen", "t_dpo_only": "chosen",
+}  # fmt: skip
+"""Arms, with a key of their rows."""
+
+
+@pytest.fixture(scope="module")
+def trained(student: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A run that trains a student by every objective, and its results."""
+    where, recipe = tmp_path_factory.mktemp("objectives"), plain_recipe(student)
+    recipe |= {"seeds": [0], "arms": list(OBJECTIVES), "test": {"max_new_tokens": 40, "committee": False}}
     recipe |= {"debate": {**recipe["debate"], "student": "always"}}
     recipe["magdi"] = {**recipe["sft"], "graphs_per_step": 4, "hidden": 8}
     del recipe["magdi"]["rows_per_step"]
-    results, _ = carry_out(recipe, tmp_path)
-    assert [a["name"] for a in results["arms"]] == ["student", arm]
+    return where, carry_out(recipe, where)[0]
+
+
+@pytest.mark.parametrize("arm", OBJECTIVES)
+def test_every_objective_trains_a_student_from_the_debates(trained: tuple[Path, dict[str, Any]], arm: str) -> None:
+    where, results = trained
+    assert [a["name"] for a in results["arms"]] == ["student", *OBJECTIVES]
     assert not results["untested"]
-    done = json.loads((tmp_path / "checkpoints" / f"{arm}-0" / "train_result.json").read_text())
+    done = json.loads((where / "checkpoints" / f"{arm}-0" / "train_result.json").read_text())
     assert done["steps"] == 3
-    rows = [json.loads(line) for p in (tmp_path / "data").iterdir() for line in p.read_text().splitlines()]
-    rows = [row for row in rows if kind in row]
+    files = [where / "data" / f"{name}.jsonl" for name in (arm, f"{arm}.trees-0", "trees-0")]
+    rows = [json.loads(line) for line in next(p for p in files if p.exists()).read_text().splitlines()]
     assert rows
+    assert all(OBJECTIVES[arm] in row for row in rows)
     if arm.startswith("answer_trees"):
         later = [row for row in rows if row["round"] == 1]
         assert later
