@@ -41,19 +41,22 @@ class Program:
         self.returncode: int | None = None
         self._connection = _asked(_server(), words, str(cwd or ROOT), dict(os.environ if env is None else env), streams)
         self.pid = int(_line(self._connection))
+        self._lock = threading.Lock()
 
     def poll(self) -> int | None:
         """The exit code, or None while it runs."""
-        if self.returncode is None and select.select([self._connection], [], [], 0)[0]:
-            self.wait()
+        with contextlib.suppress(ValueError):  # another thread has closed the connection, and knows the code
+            if self.returncode is None and select.select([self._connection], [], [], 0)[0]:
+                self.wait()
         return self.returncode
 
     def wait(self, timeout_s: float | None = None) -> int:
         """The exit code, when it has ended; minus the number of a signal that killed it."""
-        if self.returncode is None:
-            self._connection.settimeout(timeout_s)
-            self.returncode = int(_line(self._connection))
-            self._connection.close()
+        with self._lock:  # a server of the test may wait for it too
+            if self.returncode is None:
+                self._connection.settimeout(timeout_s)
+                self.returncode = int(_line(self._connection))
+                self._connection.close()
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -198,6 +201,7 @@ def _serve() -> None:
                     one.close()
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job ignores
                 os.close(ended)
                 os.close(tell)
                 _run(words, cwd, env, list(streams))

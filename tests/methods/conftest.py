@@ -20,8 +20,8 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def short_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan rehearses few debates: for tests that do not ask how near its figures come."""
-    monkeypatch.setattr("vivavoce.methods.plan._REHEARSED", 20)
-    monkeypatch.setattr("vivavoce.methods.plan._TALKED", 8)
+    for number, few in (("_SAMPLE", 10), ("_REHEARSED", 20), ("_TALKED", 10)):
+        monkeypatch.setattr(f"vivavoce.methods.plan.{number}", few)
 
 
 @pytest.fixture
