@@ -37,6 +37,7 @@ from vivavoce.train.counting import informative_factors, of_calls
 from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
 from vivavoce.train.on_policy import train_on_policy
 from vivavoce.train.prepared import Prepared, Updates
+from vivavoce.train.rollouts import Drawn, OwnRollouts
 from vivavoce.train.scorers import Answer, open_scorer
 from vivavoce.train.tokens import answer_ids, context_ids
 
@@ -157,6 +158,30 @@ def _recorded_actions(
         patch.setattr(OnPolicyTrainer, "answers", spy)
         train_on_policy(folders["student"], given, how, tmp_path / "run", seed=0)
     return caught
+
+
+def test_answers_are_drawn_as_the_settings_say_and_each_by_itself(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, Any] = {
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "top_k": 5,
+        "repetition_penalty": 1.3,
+        "max_new_tokens": 9,
+    }
+    asked, draw = list[TokenPrompt](), OwnRollouts.draw
+
+    def spy(self: OwnRollouts, model: Any, update: int, wanted: Any) -> list[Drawn]:
+        asked.extend(wanted(update))
+        return draw(self, model, update, wanted)
+
+    monkeypatch.setattr(OwnRollouts, "draw", spy)
+    for seed in (0, 1):
+        how = settings(folders, max_steps=2, states_per_step=3, rollouts=2, **drawn)
+        train_on_policy(folders["student"], states(), how, tmp_path / str(seed), seed=seed)
+    assert {one.sampling for one in asked} == {Sampling(**drawn)}
+    assert len(asked) == len({one.seed for one in asked}) == 2 * 2 * 3 * 2, "another draw of a state in every update"
 
 
 def test_the_students_input_holds_nothing_of_what_its_teachers_are_shown(

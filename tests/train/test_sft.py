@@ -1,5 +1,6 @@
 """Supervised fine-tuning: the loss is plain masked cross-entropy, and a killed run goes on."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tests.train.students import Killed, die_at, equal, messages, weights
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, get_scheduler
 
 from vivavoce.errors import DataError
 from vivavoce.records import Example
@@ -38,26 +39,60 @@ def settings(**changes: Any) -> SFTSettings:
     )
 
 
-def test_the_loss_is_plain_cross_entropy_over_the_completion(
-    student: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+KNOBS: dict[str, Any] = {
+    "max_steps": 4,
+    "warmup_ratio": 0.5,
+    "lr_scheduler": "cosine",
+    "adam_betas": (0.8, 0.9),
+    "weight_decay": 0.3,
+    "max_grad_norm": 0.05,
+}
+
+
+@pytest.mark.parametrize("how", [{"max_steps": 1}, KNOBS], ids=["as it comes", "every setting of the optimiser"])
+def test_updates_are_those_of_adamw_on_plain_cross_entropy_over_the_completion(
+    student: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, how: dict[str, Any]
 ):
+    wanted = settings(**how)
     model = AutoModelForCausalLM.from_pretrained(student).eval()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, eps=1e-3, weight_decay=0.0)
-    total, count = torch.zeros(()), 0
-    for example in ROWS:
-        (row,) = score_rows(tokenizer, example.prompt, [example.completion])
-        ids = torch.tensor([row.ids])
-        logits = model(ids).logits[0, row.start - 1 : -1]
-        total = total + torch.nn.functional.cross_entropy(logits, ids[0, row.start :], reduction="sum")
-        count += len(row.completion)
-    (total / count).backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    result = train_sft(student, ROWS, settings(max_steps=1), tmp_path, seed=1)
-    assert result.first_loss == pytest.approx((total / count).item(), rel=1e-5)
+    groups = [[p for p in model.parameters() if (p.dim() > 1) == decays] for decays in (True, False)]
+    optimizer = torch.optim.AdamW(
+        [{"params": g, "weight_decay": d} for g, d in zip(groups, (wanted.weight_decay, 0.0), strict=True)],
+        lr=1e-3, eps=1e-3, betas=wanted.adam_betas,
+    )  # fmt: skip
+    updates = how["max_steps"]
+    schedule = get_scheduler(wanted.lr_scheduler, optimizer, math.ceil(updates * wanted.warmup_ratio), updates)
+    losses = list[float]()
+    for _ in range(updates):
+        total, count = torch.zeros(()), 0
+        for example in ROWS:
+            (row,) = score_rows(tokenizer, example.prompt, [example.completion])
+            ids = torch.tensor([row.ids])
+            logits = model(ids).logits[0, row.start - 1 : -1]
+            total = total + torch.nn.functional.cross_entropy(logits, ids[0, row.start :], reduction="sum")
+            count += len(row.completion)
+        (total / count).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), wanted.max_grad_norm)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append((total / count).item())
+    result = train_sft(student, ROWS, wanted, tmp_path, seed=1)
+    assert [point["loss"] for point in result.history] == pytest.approx(losses, rel=1e-5)
     after = weights(tmp_path)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(after[name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_dropout_of_an_adapter_is_noise_in_training(student: Path, tmp_path: Path):
+    plain, noisy = (
+        train_sft(
+            student, ROWS, settings(max_steps=2, lora={"r": 4, "dropout": dropout}), tmp_path / str(dropout), seed=1
+        )
+        for dropout in (0.0, 0.5)
+    )
+    assert noisy.first_loss == pytest.approx(plain.first_loss, rel=1e-6), "an adapter begins without effect"
+    assert noisy.last_loss != pytest.approx(plain.last_loss, rel=1e-6)
 
 
 def test_answers_to_one_question_share_it_and_a_row_counts_by_its_weight(student: Path, tmp_path: Path):
