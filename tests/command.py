@@ -173,11 +173,11 @@ def _serve() -> None:
     sys.stdout.flush()
     running: dict[socket.socket, int] = {}
     while True:
-        heard, *_ = select.select([sys.stdin, ended, listening, *running], [], [])
-        if ended in heard:
+        readable, *_ = select.select([sys.stdin, ended, listening, *running], [], [])
+        if ended in readable:
             os.read(ended, 4096)
         for connection, process in list(running.items()):
-            gone = sys.stdin in heard or connection in heard  # who listens says nothing more
+            gone = sys.stdin in readable or connection in readable  # who listens says nothing more
             if gone:
                 os.kill(process, signal.SIGKILL)
             # A port is free again before the next program wants it.
@@ -187,9 +187,9 @@ def _serve() -> None:
                 with contextlib.suppress(OSError):
                     connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
                 connection.close()
-        if sys.stdin in heard:
+        if sys.stdin in readable:
             return
-        if listening in heard:
+        if listening in readable:
             connection, _ = listening.accept()
             streams = array.array("i")
             _, [(_, _, data)], *_ = connection.recvmsg(1, socket.CMSG_SPACE(3 * streams.itemsize))
