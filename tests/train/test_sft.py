@@ -187,7 +187,7 @@ def test_over_long_rows_are_dropped_counted_and_said(student: Path, tmp_path: Pa
     long = Example("e", messages("Why?"), "42 " * 100, ())
     result = train_sft(student, [*ROWS, long], settings(max_steps=1, max_length=120), tmp_path, seed=1)
     assert (result.rows_used, result.rows_dropped) == (4, 1)
-    assert "dropped 1 of 5 rows" in caplog.text
+    assert "left out 1 of 5 rows" in caplog.text
     with pytest.raises(DataError, match="all 1 rows"):
         train_sft(student, [long], settings(max_length=120), tmp_path / "none", seed=1)
     with pytest.raises(DataError, match="no examples"):
