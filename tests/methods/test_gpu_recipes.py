@@ -224,13 +224,10 @@ def test_programs_are_debated_learnt_from_and_run(official: Path, models: list[s
 EIGHT = RECIPES / "opad_tau2_8gpus.yaml"
 
 
-def test_the_papers_sizes_are_planned_and_reckoned_for_eight_gpus_without_weights(
-    tau2: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_the_papers_sizes_are_planned_and_reckoned_for_eight_gpus_without_weights(tau2: Path, tmp_path: Path) -> None:
     made = load_recipe(EIGHT, [f"task.path={tau2}"])
     assert isinstance(made, opad.Options)
     assert sum(p.calls.expected for p in opad.plan(made)) > 10_000
-    request.getfixturevalue("short_rehearsal")
 
     def findings(gpus: str, *changes: str) -> list[Finding]:
         changed = load_recipe(EIGHT, [f"task.path={tau2}", *changes])
