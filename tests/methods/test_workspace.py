@@ -79,7 +79,7 @@ def test_another_setting_of_training_in_a_new_folder_asks_no_teacher(new: Worksp
     calls, folder = new.calls, new.recipe.parent
     output = viva("run", new.recipe, "--set", "dpo.beta=0.2", "--out", "other").stderr
     assert new.server.requests == 0, "no teacher is asked again, though the new folder lies beside `runs`"
-    assert "runs/first has asked some of this" in output
+    assert "runs/first has paid for some of these calls" in output
     assert f"{calls} of {calls} teacher calls were paid by an earlier run (runs/first)" in output
     graphs = [(folder / run / "graphs" / "train.jsonl.gz").read_bytes() for run in ("runs/first", "other")]
     assert graphs[0] == graphs[1]

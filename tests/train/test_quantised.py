@@ -76,7 +76,7 @@ def test_a_machine_that_cannot_quantise_is_told_so_before_anything_is_loaded(
 
 
 def test_weights_in_few_bits_are_not_trained_themselves(tmp_path: Path, student: Path) -> None:
-    with pytest.raises(ValidationError, match="an adapter beside them is: keep lora"):
+    with pytest.raises(ValidationError, match="only an adapter beside them: keep lora"):
         SFTSettings.model_validate({**HOW, "lora": None})
     (stored := tmp_path / "stored").mkdir()
     for file in student.iterdir():

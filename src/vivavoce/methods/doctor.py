@@ -82,7 +82,7 @@ def examine(
     agents: dict[str, Agent] = {}
     whole = True
     for spec in recipe.agents:
-        yield (opened := _check_agent(spec, agents))
+        yield (opened := _check_agent(spec, agents, offline or machine is not None))
         whole = whole and (opened.level != "failed" or spec.backend != "hf_local")
         yield from _unsent(spec)
     if machine is None:
@@ -212,7 +212,8 @@ def _data(recipe: Recipe) -> Iterator[Finding]:
 # --- models
 
 
-def _check_agent(spec: AgentSpec, agents: dict[str, Agent]) -> Finding:
+def _check_agent(spec: AgentSpec, agents: dict[str, Agent], elsewhere: bool) -> Finding:
+    """Whether the agent can be opened. ``elsewhere``: the run may be on a machine that has or reaches other models."""
     what = f"agent {spec.name}"
     try:
         agent = open_agent(spec.name, spec.backend, spec.options)
@@ -228,7 +229,8 @@ def _check_agent(spec: AgentSpec, agents: dict[str, Agent]) -> Finding:
         if folder is None:
             absent = f"{spec.options['model']} is not on this machine"
             if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-                return Finding("failed", what, f"{absent}, and HF_HUB_OFFLINE is set", "unset it, or give a folder")
+                level = "warning" if elsewhere else "failed"
+                return Finding(level, what, f"{absent}, and HF_HUB_OFFLINE is set", "unset it, or give a folder")
             return Finding("warning", what, absent, "it is downloaded at first use, if it is an id of the Hub")
         return Finding("ok", what, f"{spec.backend}, {folder}")
     key = getattr(getattr(agent, "options", None), "api_key_env", None)
