@@ -11,14 +11,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gzip
 import json
 import os
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,9 @@ def recipe(address: str, folder: Path, questions: int, parts: int) -> Recipe:
 @contextlib.contextmanager
 def cluster(nodes: int) -> Iterator[Cluster]:
     """A Ray cluster of nodes with one core each, to which this process is connected."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    head = {"num_cpus": 1, "include_dashboard": False}
+    # Ray's own end at exit needs a main thread, and a node that comes back is added by another one.
+    made = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
     for _ in range(nodes - 1):
         made.add_node(num_cpus=1)
     ray.init(address=made.address, log_to_driver=False, configure_logging=False)
@@ -84,7 +87,7 @@ def graphs(of: Recipe, path: Path, parts: list[Path]) -> bytes:
             with open_parts(of, parts) as opened:
                 take_over(run, opened)
         asyncio.run(hold(run))
-    return (path / "graphs" / "train.jsonl.gz").read_bytes()
+    return gzip.decompress((path / "graphs" / "train.jsonl.gz").read_bytes())
 
 
 def timed(of: Recipe, path: Path, nodes: int) -> float:
@@ -134,10 +137,10 @@ def killed(of: Recipe, path: Path, address: str, calls: int, back: bool = False,
             if back:
                 two.add_node(num_cpus=1)
 
-        killer = threading.Thread(target=kill)
-        killer.start()
-        parts = ask_in_parts(of, path)
-        killer.join()
+        with ThreadPoolExecutor(1) as killer:
+            ended = killer.submit(kill)
+            parts = ask_in_parts(of, path)
+            ended.result()
     return parts
 
 
