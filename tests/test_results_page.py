@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +14,7 @@ from vivavoce.config import load_recipe
 from vivavoce.exams.arms import Arm
 from vivavoce.exams.examine import Judged
 from vivavoce.exams.table import OUTCOMES, outcomes, results
+from vivavoce.plugins import load_file
 from vivavoce.records import Usage
 
 ROOT = Path(__file__).parent.parent
@@ -22,12 +22,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def page() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_results", ROOT / "docs" / "make_results.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_file(ROOT / "docs" / "make_results.py", "the test")
 
 
 def answers(right: str) -> list[Judged]:

@@ -44,8 +44,6 @@ _BOUNDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "string_too_short": lambda c: _at_least(c["min_length"], "characters"),
     "string_too_long": lambda c: f"at most {c['max_length']} characters are allowed",
 }
-
-
 _KINDS = ((str, "this is text"), (int | float, "this is a number"), (Mapping, "these are keys and values"))
 
 
@@ -80,11 +78,7 @@ def _given(value: Any) -> str:
         return "it is empty"
     if isinstance(value, bool):
         return "this is true or false"
-    for kinds, name in (
-        (str, "this is text"),
-        (int | float, "this is a number"),
-        (Mapping, "these are keys and values"),
-    ):
+    for kinds, name in _KINDS:
         if isinstance(value, kinds):
             return name
     return "this is a list" if isinstance(value, Sequence) else "this is something else"

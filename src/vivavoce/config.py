@@ -20,6 +20,7 @@ from vivavoce.files import text_of
 from vivavoce.mistakes import (
     Lines,
     Misplaced,
+    Place,
     Places,
     all_in_one,
     booleans_as_numbers,
@@ -206,9 +207,8 @@ class Scale(BaseModel):
     parts: int = Field(
         default=8,
         ge=1,
-        description="parts that the training questions are cut into; several "
-        "for each node, so that little work is lost "
-        "if a node fails",
+        description="parts that the training questions are cut into; several for each node, so that little work is "
+        "lost if a node fails",
     )
     address: str | None = Field(
         default=None,
@@ -321,7 +321,7 @@ class Recipe(BaseModel):
         return self.students
 
     @property
-    def places(self) -> dict[tuple[str | int, ...], AgentSpec]:
+    def places(self) -> dict[Place, AgentSpec]:
         """Every agent of the recipe, by its place there."""
         judges = {("judge", "agents", i): spec for i, spec in enumerate(self.judge.agents if self.judge else ())}
         return {**{("teachers", i): t for i, t in enumerate(self.teachers)}, ("student",): self.student, **judges}
@@ -532,9 +532,7 @@ def check_recipe(values: dict[str, Any], path: Path, root: yaml.Node | None = No
     return recipe
 
 
-def with_protocols(
-    model: type[Recipe], values: Mapping[str, Any], where: Callable[[tuple[str | int, ...]], str]
-) -> type[Recipe]:
+def with_protocols(model: type[Recipe], values: Mapping[str, Any], where: Callable[[Place], str]) -> type[Recipe]:
     """The model of a recipe in which each section that names a protocol has that protocol's own keys."""
     for section in SECTIONS:
         value = values.get(section)
@@ -561,11 +559,9 @@ def _keys_of_options(values: Mapping[str, Any]) -> dict[str, list[str]]:
     return keys
 
 
-def _mistakes_in_options(
-    recipe: Recipe, model: type[Recipe], where: Lines
-) -> Iterator[tuple[str, tuple[str | int, ...]]]:
+def _mistakes_in_options(recipe: Recipe, model: type[Recipe], where: Lines) -> Iterator[tuple[str, Place]]:
     """Mistakes in the options of tasks and backends, in words, each with the place of its key in the recipe."""
-    rooms: list[tuple[str, str, AgentSpec | TaskSpec, tuple[str | int, ...], str]] = [
+    rooms: list[tuple[str, str, AgentSpec | TaskSpec, Place, str]] = [
         ("agents", spec.backend, spec, loc, "backend") for loc, spec in recipe.places.items()
     ]
     rooms.append(("tasks", recipe.task.name, recipe.task, ("task",), "name"))

@@ -17,6 +17,9 @@ from vivavoce import plugins
 from vivavoce.complaints import in_words
 from vivavoce.errors import RecipeError
 
+Place = tuple[str | int, ...]
+"""The keys and numbers that lead to a value."""
+
 
 class Misplaced(ValueError):
     """A mistake that a validator of a whole recipe found, and the key under which it stands."""
@@ -40,7 +43,7 @@ class Lines:
     def __init__(self, root: yaml.Node | None, path: Path) -> None:
         self.root, self.path = root, path
 
-    def __call__(self, loc: tuple[str | int, ...]) -> str:
+    def __call__(self, loc: Place) -> str:
         at, line = self.root, 1
         for key in loc:
             step = None
@@ -52,10 +55,6 @@ class Lines:
                 break
             line, at = step[0].start_mark.line + 1, step[1]
         return f"{self.path}:{line}"
-
-
-Place = tuple[str | int, ...]
-"""The keys and numbers that lead to a value."""
 
 
 def mistakes_in(
@@ -128,7 +127,7 @@ def _nearest_forms(error: ValidationError, model: type[BaseModel]) -> Iterator[t
             yield problem, whole
 
 
-def _choice(model: type[BaseModel], loc: tuple[str | int, ...]) -> int | None:
+def _choice(model: type[BaseModel], loc: Place) -> int | None:
     """Where in ``loc`` pydantic names one of several forms that a value may have; None: nowhere."""
     at: Any = model
     for i, key in enumerate(loc):
@@ -159,7 +158,7 @@ class Places:
     def __init__(self, model: type[BaseModel], options: Mapping[str, Sequence[str]]) -> None:
         self.model, self.options = model, options
 
-    def moved(self, loc: tuple[str | int, ...], known: Sequence[str]) -> str:
+    def moved(self, loc: Place, known: Sequence[str]) -> str:
         """The mistake and the remedy in words; empty if the key is known nowhere, or nearly known where it stands."""
         key, what = str(loc[-1]), f"unknown key `{'.'.join(map(str, loc))}`"
         close = difflib.get_close_matches(key, known, 1, 0.75)
@@ -195,7 +194,7 @@ def _listed(names: Sequence[str], last: str) -> str:
     return f" {last} ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
-def all_in_one(mistakes: Sequence[tuple[str, tuple[str | int, ...]]], where: Lines) -> RecipeError:
+def all_in_one(mistakes: Sequence[tuple[str, Place]], where: Lines) -> RecipeError:
     """One error that lists all mistakes, each in words with the place of its key."""
     lines = [(what, where(loc)) for what, loc in mistakes]
     if len(lines) == 1:
@@ -205,7 +204,7 @@ def all_in_one(mistakes: Sequence[tuple[str, tuple[str | int, ...]]], where: Lin
     )
 
 
-def _fields(model: type[BaseModel], loc: tuple[str | int, ...]) -> dict[str, FieldInfo]:
+def _fields(model: type[BaseModel], loc: Place) -> dict[str, FieldInfo]:
     """The fields of the model at ``loc``; none if no model stands there."""
     at: Any = model
     for key in loc:
@@ -251,6 +250,7 @@ def need_each_key_once(node: yaml.Node | None, path: Path) -> None:
 __all__ = [
     "Lines",
     "Misplaced",
+    "Place",
     "Places",
     "WithinPart",
     "all_in_one",

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.agents.faulty import FaultyServer, completion
 from tests.command import viva
+from tests.environments.playing import observations
 
 from vivavoce.agents import Agent, open_agent
 from vivavoce.agents.call_text import write_call
@@ -19,7 +20,7 @@ from vivavoce.environments.bfcl.conversations import CATEGORIES, Conversation, r
 from vivavoce.environments.bfcl.file_system import FileSystem
 from vivavoce.environments.bfcl.service import call_service
 from vivavoce.environments.bfcl.several_turns import SeveralTurns
-from vivavoce.environments.environment import Action, Demonstrator, Environment, Episode, Observation
+from vivavoce.environments.environment import Action, Demonstrator, Environment, Episode
 from vivavoce.environments.episodes import play, reference
 from vivavoce.environments.words import for_agent
 from vivavoce.errors import DataError
@@ -46,15 +47,6 @@ def long_context(bfcl: Path) -> SeveralTurns:
 
 def calls(*named: tuple[str, dict[str, Any]]) -> Action:
     return Action("", tuple(ToolCall(*call) for call in named))
-
-
-def after(world: SeveralTurns, task: str, *actions: Action) -> list[Observation]:
-    """All that is seen."""
-
-    async def inside() -> list[Observation]:
-        return [await world.reset(task, 0), *[await world.step(action) for action in actions]]
-
-    return asyncio.run(inside())
 
 
 def expected(world: SeveralTurns, task: str) -> list[list[ToolCall]]:
@@ -100,13 +92,13 @@ def test_what_leaves_no_trace_is_counted_apart_with_the_reason(base: SeveralTurn
 
 def test_the_user_speaks_again_once_the_agent_has_said_something_without_a_call(base: SeveralTurns) -> None:
     assert isinstance(base, Environment)
-    first, listed, second = after(base, "multi_turn_base_1", calls(("ls", {"a": True})), WORDS)
+    first, listed, second = observations(base, "multi_turn_base_1", calls(("ls", {"a": True})), WORDS)
     assert first.messages[0]["content"].startswith("I am alex.")
     assert json.loads(listed.messages[0]["content"]) == {"current_directory_content": ["workspace"]}
     assert second.messages[0]["content"].startswith("Go to workspace directory")
     assert not second.done
     assert base.amiss() == []
-    seen = after(base, "multi_turn_base_1", *[WORDS] * 4)
+    seen = observations(base, "multi_turn_base_1", *[WORDS] * 4)
     assert [one.done for one in seen] == [False] * 4 + [True]
     assert seen[-1].messages == ()
     assert base.succeeded() is False
@@ -114,12 +106,12 @@ def test_the_user_speaks_again_once_the_agent_has_said_something_without_a_call(
 
 
 def test_an_error_is_a_result_and_the_turn_goes_on(base: SeveralTurns) -> None:
-    seen = after(base, "multi_turn_base_1", calls(("cd", {"folder": "nowhere"}), ("pwd", {})))[-1]
+    seen = observations(base, "multi_turn_base_1", calls(("cd", {"folder": "nowhere"}), ("pwd", {})))[-1]
     assert [json.loads(message["content"]) for message in seen.messages] == [
         {"error": "there is no directory 'nowhere' here"},
         {"current_working_directory": "/alex"},
     ]
-    malformed = after(base, "multi_turn_base_1", Action("?", malformed="a call is no JSON"))[-1]
+    malformed = observations(base, "multi_turn_base_1", Action("?", malformed="a call is no JSON"))[-1]
     assert malformed.messages == ({"role": "tool", "content": "Error: a call is no JSON"},)
 
 
@@ -129,28 +121,28 @@ def test_a_turn_is_right_by_states_and_results_however_it_was_come_by(base: Seve
     first, *rest = (Action("", tuple(turn)) for turn in expected(base, task))
     around = calls(("ls", {}), ("cd", {"folder": "archive"}), ("cd", {"folder": ".."}))
     steps = [around, first, around, WORDS, *(step for turn in rest for step in (turn, WORDS))]
-    assert after(base, task, *steps)[-1].done
+    assert observations(base, task, *steps)[-1].done
     assert (base.succeeded(), base.amiss()) == (True, [])
     extra = calls(("touch", {"file_name": "more"}))
-    after(base, task, first, extra, WORDS)
+    observations(base, task, first, extra, WORDS)
     assert base.amiss() == ["turn 1: GorillaFileSystem is not as it should be"]
     only = calls(*((call.name, call.arguments) for call in expected(base, task)[1][1:]))
-    after(base, task, first, WORDS, only, WORDS)
+    observations(base, task, first, WORDS, only, WORDS)
     assert base.amiss() == ["turn 2: nothing returned what cat was to return"]
 
 
 def test_a_result_of_an_earlier_turn_counts_but_something_has_to_be_called(base: SeveralTurns) -> None:
     task = "multi_turn_base_43"
     early = calls(("find", {"path": ".", "name": "annual_report.txt"}), ("ls", {"a": True}))
-    after(base, task, early, WORDS, calls(("pwd", {})), WORDS)
+    observations(base, task, early, WORDS, calls(("pwd", {})), WORDS)
     assert base.amiss() == []
-    after(base, task, early, WORDS, WORDS)
+    observations(base, task, early, WORDS, WORDS)
     assert base.amiss() == ["turn 2: nothing was called"]
 
 
 def test_after_too_many_actions_in_a_turn_it_is_over_and_no_success(bfcl: Path) -> None:
     world = SeveralTurns(read_conversations(bfcl, "base"), actions=3)
-    seen = after(world, "multi_turn_base_1", *[calls(("ls", {"a": True}))] * 3)
+    seen = observations(world, "multi_turn_base_1", *[calls(("ls", {"a": True}))] * 3)
     assert [one.done for one in seen] == [False, False, False, True]
     assert world.succeeded() is False
 
@@ -159,14 +151,14 @@ def test_a_function_can_be_called_from_the_turn_on_in_which_it_is_given(miss_fun
     task = "multi_turn_miss_func_0"
     turns = [Action("", tuple(turn)) for turn in expected(miss_func, task)]
     until = [turns[0], WORDS, turns[1], WORDS]
-    refused = after(miss_func, task, *until, calls(("sort", {"file_name": "final_report.pdf"})))[-1]
+    refused = observations(miss_func, task, *until, calls(("sort", {"file_name": "final_report.pdf"})))[-1]
     assert refused.messages[0]["content"] == '{"error":"there is no function \'sort\'"}'
     assert "sort" not in {tool.name for tool in miss_func.tools}
-    given = after(miss_func, task, *until, WORDS)[-1]
+    given = observations(miss_func, task, *until, WORDS)[-1]
     assert given.messages == ({"role": "user", "content": "You can call more functions now. Please do it with them."},)
     assert "sort" in {tool.name for tool in miss_func.tools}
     assert "cp" not in {tool.name for tool in miss_func.tools}  # excluded for good
-    assert after(miss_func, task, *until, WORDS, turns[3], WORDS, turns[4], WORDS)[-1].done
+    assert observations(miss_func, task, *until, WORDS, turns[3], WORDS, turns[4], WORDS)[-1].done
     assert miss_func.succeeded()
 
 
@@ -178,16 +170,16 @@ def test_who_acts_before_the_user_has_said_enough_is_wrong(bfcl: Path) -> None:
         for turn in talk.turns[1:]
         if not talk.turns[0].expected and turn.expected[0].name == "fillFuelTank"
     )
-    after(world, task, Action("", asked.expected), WORDS)
+    observations(world, task, Action("", asked.expected), WORDS)
     assert world.amiss() == ["turn 1: VehicleControlAPI is not as it should be"]
-    after(world, task, Action("How much?"))
+    observations(world, task, Action("How much?"))
     assert world.amiss() == []
 
 
 def test_a_thought_that_was_cut_off_does_not_say_that_something_is_missing(miss_func: SeveralTurns) -> None:
     task = "multi_turn_miss_func_0"
     turns = [Action("", tuple(turn)) for turn in expected(miss_func, task)]
-    after(miss_func, task, turns[0], WORDS, turns[1], WORDS, Action("<think>Which function could"))
+    observations(miss_func, task, turns[0], WORDS, turns[1], WORDS, Action("<think>Which function could"))
     assert miss_func.amiss() == ["turn 3: nothing was said"]
 
 
@@ -236,9 +228,9 @@ def test_an_episode_leaves_nothing_behind_for_the_next(base: SeveralTurns) -> No
     talk = base.conversations["multi_turn_base_90"]  # a list of mentions of the configuration's own
     before = json.dumps(dict(talk.config))
     more = calls(("mention", {"tweet_id": 0, "mentioned_usernames": ["@ada"]}))
-    after(base, talk.id, more)
+    observations(base, talk.id, more)
     assert base.state()["services"]["TwitterAPI"]["tweets"]["0"]["mentions"] == ["@TravelBuddy", "@ada"]
-    after(base, talk.id)
+    observations(base, talk.id)
     assert base.state()["services"]["TwitterAPI"]["tweets"]["0"]["mentions"] == ["@TravelBuddy"]
     assert json.dumps(dict(talk.config)) == before
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.environments.playing import observations
 
 from vivavoce.agents.call_text import write_call
 from vivavoce.agents.journal import Journal
@@ -32,13 +33,7 @@ def moves(*named: str) -> Action:
 
 
 def after(world: Gymnasium, *actions: Action) -> Observation:
-    async def run() -> Observation:
-        seen = await world.reset("t", 1)
-        for action in actions:
-            seen = await world.step(action)
-        return seen
-
-    return asyncio.run(run())
+    return observations(world, "t", *actions, seed=1)[-1]
 
 
 def test_frozen_lake_is_crossed_by_calls_of_one_tool(tmp_path: Path) -> None:

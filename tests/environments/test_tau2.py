@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tests.command import viva
+from tests.environments.playing import observations
 
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
@@ -37,13 +38,7 @@ def airline(tau2: Path) -> Tau2:
 
 
 def after(desk: Tau2, task: str, *actions: Action) -> Observation:
-    async def inside() -> Observation:
-        seen = await desk.reset(task, 0)
-        for action in actions:
-            seen = await desk.step(action)
-        return seen
-
-    return asyncio.run(inside())
+    return observations(desk, task, *actions)[-1]
 
 
 def answer(desk: Tau2, task: str, *calls: tuple[str, dict[str, Any]]) -> str:

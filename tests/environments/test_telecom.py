@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.environments.playing import observations
 from tests.environments.test_bridged import python_of
 
 from vivavoce.agents.journal import Journal
@@ -80,13 +81,7 @@ def desk(folder: Path, user: Any = None) -> Telecom:
 
 
 def after(world: Telecom, *actions: Action) -> Observation:
-    async def inside() -> Observation:
-        seen = await world.reset("t", 0)
-        for action in actions:
-            seen = await world.step(action)
-        return seen
-
-    return asyncio.run(inside())
+    return observations(world, "t", *actions)[-1]
 
 
 def test_the_customer_acts_on_the_phone_between_the_words(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ class Engine:
         """End the engine and wait until it has ended."""
         self._stop.set()
         self._thread.join()
-        with contextlib.suppress(OSError):  # a full disk, say: nobody waits for it any more
+        with contextlib.suppress(OSError):  # a full disk, say: no call waits for the engine any more
             self._tell(self._state["generation"], ready=False, failed=f"the engine {self.name} was closed")
 
     # --- in the thread
@@ -212,7 +212,7 @@ class Engine:
     def _watch(self) -> None:
         try:
             self._supervise()
-        except Exception as error:  # noqa: BLE001 - calls must not wait for an engine that nobody watches over
+        except Exception as error:  # noqa: BLE001 - calls must not wait for an engine that is not watched over
             what = f"engine {self.name} is ended, because it cannot be watched over: {error}"
             say(what)
             try:

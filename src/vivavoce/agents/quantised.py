@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from vivavoce.agents.chat_template import AS_IT_CAME
 from vivavoce.errors import MissingDependency, RecipeError
 from vivavoce.files import object_in
 
@@ -103,7 +104,7 @@ def stored_quantised(folder: Path) -> str | None:
     """The way in which a folder's own weights are quantised, by its config.json; None if they are whole."""
     if not (folder / "config.json").is_file():
         return None
-    config = object_in(folder / "config.json", "restore this file from the model's download")
+    config = object_in(folder / "config.json", AS_IT_CAME)
     given = config.get("quantization_config")
     return str(given.get("quant_method", "unknown")) if isinstance(given, dict) else None
 

@@ -183,8 +183,8 @@ class Texts:
 
 def read_only(file: Path, wait_s: float) -> sqlite3.Connection:
     """A connection that reads a journal, which another process may be writing. Raises sqlite3.Error if it cannot."""
-    # Readers of a WAL file need to write beside it; in a directory that forbids it nobody else writes either. But what
-    # the last writer left in the WAL belongs to the journal, and is not read with "immutable".
+    # Readers of a WAL file need to write beside it; in a directory that forbids it no other process writes either. But
+    # what the last writer left in the WAL belongs to the journal, and is not read with "immutable".
     left = file.with_name(file.name + "-wal")
     alone = not os.access(file.parent, os.W_OK) and not (left.exists() and left.stat().st_size)
     how = "immutable=1" if alone else "mode=ro"

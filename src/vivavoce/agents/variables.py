@@ -1,7 +1,8 @@
-"""Names of environment variables, in recipes: for what must not stand in one."""
+"""Environment variables: their names in recipes, for values that a recipe must not hold, and those that switch."""
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated
 
@@ -20,3 +21,8 @@ def _named(name: str) -> str:
 
 
 Variable = Annotated[str, AfterValidator(_named)]
+
+
+def is_on(name: str) -> bool:
+    """Whether an environment variable switches something on, as the Hub's libraries read it."""
+    return os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")

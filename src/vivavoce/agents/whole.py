@@ -1,4 +1,5 @@
-"""Checks of a model's folder that need neither its tensors nor torch: a model that cannot be loaded is told at once."""
+"""Checks of a model's folder that need neither its tensors nor torch: a model that cannot be loaded is refused at
+once."""
 
 from __future__ import annotations
 
@@ -8,17 +9,17 @@ import re
 from functools import cache
 from pathlib import Path
 
+from vivavoce.agents.chat_template import AS_IT_CAME
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.files import object_in
 
-_DO = "save it there again, as the model came with it"
 _POINTER = b"version https://git-lfs"
 
 
 def need_whole_tensors(folder: Path) -> None:
     """Raise DataError if a file of tensors is missing, cut, or something else."""
     for index in folder.glob("*.safetensors.index.json"):
-        names = object_in(index, _DO).get("weight_map")
+        names = object_in(index, AS_IT_CAME).get("weight_map")
         for name in sorted(set(names.values())) if isinstance(names, dict) else ():
             if not (folder / str(name)).is_file():
                 raise DataError(f"the weights lack {name}", str(folder), "give the folder of a whole model")
@@ -52,7 +53,7 @@ def _bytes_of(file: Path) -> int:
 
 def need_known_kind(folder: Path) -> None:
     """Raise RecipeError if the installed transformers cannot load the folder's model as one that writes text."""
-    config = object_in(folder / "config.json", _DO)
+    config = object_in(folder / "config.json", AS_IT_CAME)
     kind = str(config.get("model_type") or "")
     if not kind or "auto_map" in config or not _writers() or kind in _writers():
         return

@@ -378,8 +378,7 @@ def _say_measured(planned: list[Planned], run: Path) -> None:
     if known:
         say(
             f"expected (least to most) of {', '.join(known)}: by what was measured in {run}, plus or minus "
-            "two standard "
-            "errors"
+            "two standard errors"
         )
         if other:
             say(f"of {', '.join(other)}: {rules}")

@@ -159,14 +159,34 @@ def with_accepted_feedback(graphs: Iterable[Graph], rules: AcceptRules) -> list[
 
 
 def _passes(graph: Graph, feedback: Node, rules: AcceptRules) -> bool:
-    counted = _counting_reviews(graph, feedback, rules)
-    valid = [score for score in counted if score.score is not None]
-    if not valid or len(valid) < _reviews_needed(len(counted), rules):
-        return False
     plain = {"standardised": "mean", "reliable": "mean", "agreeing": "mean"}
     by = rules.model_copy(update={"aggregate": plain.get(rules.aggregate, rules.aggregate)})
-    value = _aggregate(valid, by, _raw, len(counted) - len(valid))
-    return value > 0.5 if rules.aggregate == "share_above" else rules.above(value)
+    opinion = _opinion(graph, feedback, by, _raw)
+    return opinion.enough and opinion.passes(by)
+
+
+class _Opinion(NamedTuple):
+    """The reviews of a text taken together."""
+
+    value: float | None
+    """The aggregate of their scores; None if none can be read."""
+    valid: int
+    """The number of reviews whose scores can be read."""
+    enough: bool
+    """Whether these are as many as a decision needs."""
+
+    def passes(self, rules: AcceptRules) -> bool:
+        """Whether the aggregate is good enough."""
+        if self.value is None:
+            return False
+        return self.value > 0.5 if rules.aggregate == "share_above" else rules.above(self.value)
+
+
+def _opinion(graph: Graph, text: Node, rules: AcceptRules, rescale: _Rescale) -> _Opinion:
+    counted = _counting_reviews(graph, text, rules)
+    valid = [score for score in counted if score.score is not None]
+    value = _aggregate(valid, rules, rescale, len(counted) - len(valid)) if valid else None
+    return _Opinion(value, len(valid), bool(valid) and len(valid) >= _reviews_needed(len(counted), rules))
 
 
 def rationales(graph: Graph) -> list[Node]:
@@ -239,12 +259,11 @@ def _majority(graph: Graph, texts: Sequence[Node], task: Task | None) -> set[str
 def _decide_one(
     graph: Graph, rationale: Node, rules: AcceptRules, rescale: _Rescale, majority: set[str] | None
 ) -> Decision:
-    counted = _counting_reviews(graph, rationale, rules)
-    valid = [score for score in counted if score.score is not None]
-    value = _aggregate(valid, rules, rescale, len(counted) - len(valid)) if valid else None
+    opinion = _opinion(graph, rationale, rules, rescale)
 
     def is_(verdict: Verdict, reason: str) -> Decision:
-        return Decision(rationale.id, graph.problem.id, rationale.agent, verdict, reason, value, len(valid))
+        author = rationale.agent
+        return Decision(rationale.id, graph.problem.id, author, verdict, reason, opinion.value, opinion.valid)
 
     if rationale.absent:
         return is_("undecided", "call failed")
@@ -264,10 +283,10 @@ def _decide_one(
         if not majority:
             return is_("rejected", "no majority")
         return is_("accepted", "majority") if rationale.id in majority else is_("rejected", "outvoted")
-    if value is None or len(valid) < _reviews_needed(len(counted), rules):
+    if opinion.value is None or not opinion.enough:
         return is_("undecided", "too few valid reviews")
-    passes = value > 0.5 if rules.aggregate == "share_above" else rules.above(value)
-    return is_("accepted" if passes else "rejected", f"{rules.aggregate.replace('_', ' ')} {round(value, 2)}")
+    reason = f"{rules.aggregate.replace('_', ' ')} {round(opinion.value, 2)}"
+    return is_("accepted" if opinion.passes(rules) else "rejected", reason)
 
 
 def _reviews_needed(reviewers: int, rules: AcceptRules) -> int:

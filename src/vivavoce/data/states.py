@@ -71,9 +71,8 @@ class Supervision(BaseModel):
     missing: Literal["uniform", "mean", "zero", "drop", "ask_again"] = Field(
         default="uniform",
         description="if a teacher stated none: use equal weights for all (authors' code), the others' mean, or 0, or "
-        "leave that teacher out. ask_again: the teacher is asked for it once more, in the arm's own debate, "
-        "which shares "
-        "all other calls; if it states none again, all weigh the same",
+        "leave that teacher out. ask_again: the teacher is asked for it once more, in the arm's own debate, which "
+        "shares all other calls; if it states none again, all weigh the same",
     )
 
 

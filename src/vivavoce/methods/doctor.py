@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from vivavoce.agents.budget import FREE, money
 from vivavoce.agents.chat_template import AS_IT_CAME, ChatTemplate
 from vivavoce.agents.engines import Serve
 from vivavoce.agents.unsent import unsent
+from vivavoce.agents.variables import is_on
 from vivavoce.committee.prompting import prompt_set
 from vivavoce.committee.rehearsal import Planned
 from vivavoce.config import AgentSpec, Recipe
@@ -228,7 +228,7 @@ def _check_agent(spec: AgentSpec, agents: dict[str, Agent], elsewhere: bool) -> 
             return _wrong(what, e)
         if folder is None:
             absent = f"{spec.options['model']} is not on this machine"
-            if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+            if is_on("HF_HUB_OFFLINE"):
                 level = "warning" if elsewhere else "failed"
                 return Finding(level, what, f"{absent}, and HF_HUB_OFFLINE is set", "unset it, or give a folder")
             return Finding("warning", what, absent, "it is downloaded at first use, if it is an id of the Hub")

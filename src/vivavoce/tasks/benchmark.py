@@ -6,7 +6,6 @@ the answers, and where the hub keeps it. Official data has faults. Each row with
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
+from vivavoce.agents.variables import is_on
 from vivavoce.errors import DataError, MissingDependency
 from vivavoce.plugins import near
 from vivavoce.records import Problem, digest
@@ -255,10 +255,6 @@ def _question(row: Row) -> str:
     return Row(f"{row.where}, problem", problem).text("question") if isinstance(problem, dict) else row.text("question")
 
 
-_NO = ("", "0", "false", "False", "no")
-"""Values of the environment by which the Hub's libraries are not offline."""
-
-
 def _plain(subject: str) -> str:
     return subject.replace("_", " ").casefold()
 
@@ -281,7 +277,7 @@ def _hub_rows(name: str, o: Official, part: SplitPlace, split: str) -> Iterator[
             else:
                 rows = load_dataset(hub_id, config, split=part.split, revision=revision)
         except (OSError, ValueError, RuntimeError, KeyError) as error:  # offline, unknown data set, split or revision
-            offline = [key for key in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE") if os.environ.get(key, "0") not in _NO]
+            offline = [key for key in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE") if is_on(key)]
             do = f"unset {offline[0]}, with which nothing is downloaded" if offline else "check the network"
             what = f"cannot load {hub_id} from the hub: {error}"
             raise DataError(what, f"{name}, {split}", f"{do}, or set {split}_path") from error

@@ -20,14 +20,10 @@ from vivavoce.environments.environment import Action, Limits, Observation, ToolC
 from vivavoce.environments.functions import Toolbox
 from vivavoce.environments.tau2.domain import Domain
 from vivavoce.environments.tau2.records import Records, Tables
-from vivavoce.environments.tau2.scenario import Scenario, read_scenarios, read_splits, untold
-from vivavoce.environments.tau2.users import ScriptedUser, User
+from vivavoce.environments.tau2.scenario import Scenario, one_of, read_scenarios, read_splits, untold
+from vivavoce.environments.tau2.users import TRANSFER, WELCOME, ScriptedUser, User
 from vivavoce.errors import AgentError, DataError
-from vivavoce.plugins import near
 from vivavoce.records import Message
-
-_TRANSFER = "transfer_to_human_agents"
-_WELCOME = "Certainly. Is there anything else that I should know?"
 
 
 class Tau2:
@@ -79,10 +75,7 @@ class Tau2:
 
     async def reset(self, task: str, seed: int) -> Observation:
         """The policy, and the customer's first words. Raises DataError if there is no such task."""
-        if task not in self.scenarios:
-            hint = near(task, list(self.scenarios)[:20])
-            raise DataError(f"there is no task {task!r}{hint}", self.name, "take an id of tasks.json")
-        self._scenario, self._seed = self.scenarios[task], seed
+        self._scenario, self._seed = one_of(self.scenarios, task, self.name), seed
         self._records, self._talk, self._made = Records(self._tables), list[Message](), list[ToolCall]()
         self._transferred = self._unplayed = self._over = False
         opening = await self._customer_speaks()
@@ -92,7 +85,7 @@ class Tau2:
         """Call the tools, or speak to the customer."""
         if answers := self._toolbox.answers(self._records, action):
             self._made += action.calls
-            self._transferred |= any(call.name == _TRANSFER for call in action.calls)
+            self._transferred |= any(call.name == TRANSFER for call in action.calls)
             return Observation(answers)
         self._talk.append({"role": "assistant", "content": spoken(action.text)})
         if not self._transferred:
@@ -112,7 +105,7 @@ class Tau2:
         """The next expected call, or the words that go before it; after all of them, the facts to be told."""
         spoken_texts = [m["content"] for m in self._talk if m["role"] == "assistant"]
         if not spoken_texts:
-            return _WELCOME
+            return WELCOME
         expected, done = self._scenario.expected, 0
         for call in self._made:
             done += done < len(expected) and call == expected[done]

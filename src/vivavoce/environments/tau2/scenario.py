@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -13,9 +13,11 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from vivavoce.environments.tau2.domain import read_json
 from vivavoce.errors import DataError
+from vivavoce.plugins import near
 from vivavoce.records import ToolCall
 
 R = TypeVar("R", bound=BaseModel)
+W = TypeVar("W", bound="Wishes")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
@@ -53,6 +55,14 @@ class Scenario(Wishes):
 def read_scenarios(folder: Path) -> dict[str, Scenario]:
     """The tasks of a domain's folder by id, in their order. Raises DataError if its files cannot be read."""
     return {row.id: row.scenario() for row in read_rows(folder, _ROWS)}
+
+
+def one_of(scenarios: Mapping[str, W], task: str, domain: str) -> W:
+    """The scenario of a task. Raises DataError if the domain has no such task."""
+    if task not in scenarios:
+        hint = near(task, list(scenarios)[:20])
+        raise DataError(f"there is no task {task!r}{hint}", domain, "take an id of tasks.json")
+    return scenarios[task]
 
 
 def read_rows(folder: Path, form: TypeAdapter[list[R]]) -> list[R]:
@@ -137,4 +147,4 @@ class _Row(BaseModel):
 
 _ROWS = TypeAdapter(list[_Row])
 
-__all__ = ["Scenario", "UserRow", "Wishes", "read_rows", "read_scenarios", "read_splits", "untold"]
+__all__ = ["Scenario", "UserRow", "Wishes", "one_of", "read_rows", "read_scenarios", "read_splits", "untold"]

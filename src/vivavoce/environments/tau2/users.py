@@ -11,7 +11,7 @@ from vivavoce.agents import Agent
 from vivavoce.agents.journal import Journal
 from vivavoce.environments.tau2.scenario import Scenario, Wishes
 from vivavoce.errors import AgentError
-from vivavoce.records import Message, Sampling, seed_of
+from vivavoce.records import Message, Reply, Sampling, seed_of
 
 
 class Said(NamedTuple):
@@ -60,6 +60,10 @@ def opening(scenario: Wishes) -> str:
     return in_first_person(_join(scenario.reason, scenario.known))
 
 
+TRANSFER = "transfer_to_human_agents"
+"""The tool by which an agent hands the customer to another person."""
+WELCOME = "Certainly. Is there anything else that I should know?"
+"""The first words of an agent that shows how a task is solved."""
 END = "<hangs up>"
 """The words by which a model that plays a customer hangs up."""
 _PLAYED = f"""\
@@ -73,38 +77,47 @@ You play a customer who talks to the service of a company. Somebody else plays t
 """
 
 
-class PlayedUser:
-    """A customer whom a model plays, by any backend. Each call is in the journal, under the stage ``user``."""
+class Player:
+    """A model that plays a customer, by any backend. Each call is in the journal, under the stage ``user``."""
 
     def __init__(self, agent: Agent, journal: Journal, sampling: Sampling | None = None) -> None:
         self._agent, self._journal, self._sampling = agent, journal, sampling or Sampling(temperature=0.0)
 
-    async def says(self, scenario: Scenario, talk: Sequence[Message], seed: int) -> Said:
-        """The model's words before :data:`END`, without its thought.
-
-        A customer that thinks and says nothing has not hung up: that is a failed call.
-        """
-        messages: list[Message] = [
-            {"role": "system", "content": f"{_PLAYED}\n{part_text(scenario)}"},
-            {"role": "user", "content": "Hello, how can I help you?"},
-        ]
-        other = {"user": "assistant", "assistant": "user"}
-        messages += [Message(role=other[message["role"]], content=message["content"]) for message in talk]
-        call = self._journal.call(
-            self._agent,
-            messages,
-            self._sampling,
-            seed_of(seed, scenario.id, "user", len(talk)),
-            stage="user",
-            problem=scenario.id,
-        )
-        answered = await call
+    async def reply_to(self, messages: Sequence[Message], task: str, turn: int, seed: int) -> Reply:
+        """The model's reply in the customer's ``turn`` of a task. Raises AgentError if the call failed for good."""
+        seed = seed_of(seed, task, "user", turn)
+        answered = await self._journal.call(self._agent, messages, self._sampling, seed, stage="user", problem=task)
         if answered.reply is None:
             raise answered.error or AgentError("server", "no reply and no reason")
-        text, end, _ = answered.reply.text.partition(END)
-        if not text.strip() and not end and answered.reply.thought:
-            raise AgentError("empty", "the customer thought until their words were used up")
-        return Said(text.strip(), bool(end))
+        return answered.reply
+
+
+def begin(system: str) -> list[Message]:
+    """The first messages for a model that plays a customer: its part, and the greeting of the service."""
+    return [{"role": "system", "content": system}, {"role": "user", "content": "Hello, how can I help you?"}]
+
+
+def until_end(text: str, reply: Reply) -> Said:
+    """The words of a reply's text before :data:`END`.
+
+    A customer that thinks and says nothing has not hung up: that is a failed call, which raises AgentError.
+    """
+    words, end, _ = text.partition(END)
+    if not words.strip() and not end and reply.thought:
+        raise AgentError("empty", "the customer thought until their words were used up")
+    return Said(words.strip(), bool(end))
+
+
+class PlayedUser(Player):
+    """A customer whom a model plays."""
+
+    async def says(self, scenario: Scenario, talk: Sequence[Message], seed: int) -> Said:
+        """The model's words before :data:`END`, without its thought."""
+        messages = begin(f"{_PLAYED}\n{part_text(scenario)}")
+        other = {"user": "assistant", "assistant": "user"}
+        messages += [Message(role=other[message["role"]], content=message["content"]) for message in talk]
+        reply = await self.reply_to(messages, scenario.id, len(talk), seed)
+        return until_end(reply.text, reply)
 
 
 def part_text(scenario: Wishes) -> str:
