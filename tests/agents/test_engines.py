@@ -21,7 +21,7 @@ import pytest
 from tests.command import interpreter
 from tests.serving import save_tiny_model
 
-from vivavoce.agents import Agent, engines, open_agent
+from vivavoce.agents import Agent, engine_probes, engines, open_agent
 from vivavoce.agents.attached import Attached, Server
 from vivavoce.agents.engines import Serve
 from vivavoce.agents.journal import Journal
@@ -184,7 +184,7 @@ def test_a_port_that_another_engine_takes_is_left_to_it(
 ) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Stranger) as stranger:
         threading.Thread(target=stranger.serve_forever, daemon=True).start()
-        taken, free, looked = stranger.server_address[1], engines.free_port, engines.listenable
+        taken, free, looked = stranger.server_address[1], engine_probes.free_port, engine_probes.listenable
         chosen, looks = iter([taken]), iter([] if seen else [True])
         monkeypatch.setattr(engines, "free_port", lambda: next(chosen, None) or free())
         monkeypatch.setattr(engines, "listenable", lambda port: next(looks, None) or looked(port))
@@ -263,9 +263,9 @@ os.kill(os.getpid(), 9)
     content = json.loads((logs / "student.json").read_text())
     assert content["ready"]
     until = time.monotonic() + 60
-    while engines.healthy(content["url"], 1.0) and time.monotonic() < until:
+    while engine_probes.healthy(content["url"], 1.0) and time.monotonic() < until:
         time.sleep(0.1)
-    assert not engines.healthy(content["url"], 1.0)
+    assert not engine_probes.healthy(content["url"], 1.0)
 
 
 def test_an_engine_that_does_not_start_says_why(model: Path, logs: Path) -> None:
@@ -282,7 +282,7 @@ def test_an_engine_that_runs_already_is_asked_at_its_address_and_waited_for(
 ) -> None:
     """It is not there yet when it is first asked, dies half-way, and somebody else brings it back."""
     whole = drawn(toy(logs), engines.engine("student", toy(logs), model).state, PROMPTS)
-    port, lives = engines.free_port(), list[subprocess.Popen[bytes]]()
+    port, lives = engine_probes.free_port(), list[subprocess.Popen[bytes]]()
     command = [sys.executable, str(STAND_IN), "--model", str(model), "--port", str(port)]
 
     def begin() -> None:

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
 from vivavoce.agents.endpoint import Endpoint, EndpointOptions
-from vivavoce.agents.engines import Running, Serve, alive, healthy, spare_loopback, state_of
+from vivavoce.agents.engine_probes import alive, healthy, spare_loopback
+from vivavoce.agents.engines import Running, Serve, state_of
 from vivavoce.agents.faults import Failed, short
 from vivavoce.errors import AgentError, AgentUnusable, MissingKey
 from vivavoce.progress import say

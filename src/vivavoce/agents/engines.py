@@ -15,24 +15,21 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import http.client
 import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from vivavoce.agents.engine_probes import alive, free_port, healthy, listenable, names, spare_loopback
 from vivavoce.agents.variables import Variable
 from vivavoce.errors import RecipeError
 from vivavoce.files import file_name
@@ -470,37 +467,6 @@ def check(name: str, serve: Serve) -> None:
         raise RecipeError(f"vLLM is not installed for {python}", f"agent {name!r}, `serve`", do)
 
 
-def healthy(url: str, timeout_s: float) -> bool:
-    """Whether the engine at ``url`` answers its health check."""
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=timeout_s) as answer:
-            return answer.status == 200
-    except (OSError, ValueError, http.client.HTTPException):
-        return False
-
-
-def names(url: str, timeout_s: float) -> list[str] | None:
-    """The names of the models that the engine at ``url`` serves; None if it does not tell."""
-    try:
-        with urllib.request.urlopen(f"{url}/v1/models", timeout=timeout_s) as answer:
-            return [str(one["id"]) for one in json.load(answer)["data"]]
-    except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
-        return None
-
-
-def lacks(url: str, path: str, body: Any = None) -> bool:
-    """Whether the engine at ``url`` has no such ``path``, whatever it answers to a request there."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=10.0):
-            return False
-    except urllib.error.HTTPError as error:
-        return error.code == 404 and json.loads(error.read() or b"{}") == {"detail": "Not Found"}
-    except (OSError, ValueError, http.client.HTTPException):
-        return False
-
-
 def _on_cpu(serve: Serve) -> bool:
     if serve.device != "auto":
         return serve.device == "cpu"
@@ -524,26 +490,6 @@ def state_of(file: Path) -> dict[str, Any]:
         return {}
 
 
-def alive(process: int | None) -> bool:
-    """Whether a process of this machine runs; True if it is not known."""
-    try:
-        if process is not None:
-            os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        pass
-    return True
-
-
-def spare_loopback() -> None:
-    """Have no proxy of the environment asked for an engine of this machine, which it could not reach."""
-    if urllib.request.proxy_bypass("127.0.0.1") or not urllib.request.getproxies():
-        return
-    spared = [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1"]
-    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(host for host in spared if host)
-
-
 def _need_own(state: Path, name: str) -> None:
     """Raise RecipeError if the engine of another run, which is at work, tells its state in the same file."""
     other = state_of(state)
@@ -552,24 +498,6 @@ def _need_own(state: Path, name: str) -> None:
         return
     do = "give each run a folder of its own with `serve.logs`, start it elsewhere, or wait"
     raise RecipeError(f"the engine {name!r} of another run (process {owner}) is at work there", str(state), do)
-
-
-def free_port() -> int:
-    """A port of this machine on which no program listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def listenable(port: int) -> bool:
-    """Whether a program can listen on a port of this machine, because no other one does."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def _signal(code: int) -> str:
@@ -593,17 +521,10 @@ __all__ = [
     "Engine",
     "Running",
     "Serve",
-    "alive",
     "check",
     "close",
     "close_all",
     "engine",
-    "free_port",
-    "healthy",
-    "lacks",
-    "listenable",
-    "names",
-    "spare_loopback",
     "state_file",
     "state_of",
     "there",

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from vivavoce.agents import engines, weights
+from vivavoce.agents import engine_probes, engines, weights
 from vivavoce.agents.attached import Attached
 from vivavoce.agents.batch import TokenPrompt
 from vivavoce.agents.decode import Decoder
@@ -142,7 +142,7 @@ def _llama(folder: Path, prompts: Sequence[Sequence[Message]], new: int) -> floa
     if not file.is_file() or subprocess.run([sys.executable, "-c", "import xllamacpp"], capture_output=True).returncode:
         say("llama.cpp is left out: pip install xllamacpp, and `make weights` with its file kept")
         return None
-    port = engines.free_port()
+    port = engine_probes.free_port()
     command = [sys.executable, "-c", _LLAMA, str(file), str(port), str(torch.get_num_threads())]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
@@ -160,7 +160,7 @@ def _llama(folder: Path, prompts: Sequence[Sequence[Message]], new: int) -> floa
 
     try:
         until = time.monotonic() + 120
-        while not engines.healthy(url, 5.0):
+        while not engine_probes.healthy(url, 5.0):
             if server.poll() is not None or time.monotonic() > until:
                 say("llama.cpp is left out: its server did not start")
                 return None

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from vivavoce.cli import authoring, benchmarks, looking, material, publishing, runs, training
+from vivavoce.cli import authoring, benchmarks, looking, material, planning, publishing, runs, training
 from vivavoce.cli.shared import PLAIN
 from vivavoce.errors import AgentError, AgentUnusable, DataError, UserError, the_one
 from vivavoce.version import __version__
@@ -24,7 +24,7 @@ app = typer.Typer(
 for command in (
     runs.run,
     runs.merge,
-    runs.plan,
+    planning.plan,
     runs.costs,
     runs.judges,
     runs.doctor,

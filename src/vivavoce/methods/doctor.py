@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from vivavoce import plugins
-from vivavoce.agents import Agent, engines, open_agent
+from vivavoce.agents import Agent, engine_probes, engines, open_agent
 from vivavoce.agents.budget import FREE, money
 from vivavoce.agents.chat_template import AS_IT_CAME, ChatTemplate
 from vivavoce.agents.engines import Serve
@@ -281,7 +281,7 @@ def _largest_rank(serve: Serve) -> int | None:
 
 def _running(what: str, serve: Serve, learns: Sequence[TrainSettings]) -> Finding:
     """Whether the engine at an address runs and takes trained weights; ``learns`` are the trainings of its model."""
-    if not engines.healthy(serve.root, 10.0):
+    if not engine_probes.healthy(serve.root, 10.0):
         return Finding(
             "failed", what, f"no engine answers the health check at {serve.root}", "start it, or correct `url`"
         )
@@ -293,7 +293,7 @@ def _running(what: str, serve: Serve, learns: Sequence[TrainSettings]) -> Findin
     if any(settings.lora is None for settings in learns):
         needed.append(("/is_sleeping", None, "start it with VLLM_SERVER_DEV_MODE=1: its weights can be replaced then"))
     for path, body, do in needed if serve.engine == "vllm" else ():
-        if engines.lacks(serve.root, path, body):
+        if engine_probes.lacks(serve.root, path, body):
             return Finding("failed", what, f"the engine at {serve.root} does not accept newly trained weights", do)
     return Finding("ok", what, f"the engine at {serve.root} answers its health check")
 

@@ -29,7 +29,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from vivavoce.agents.engines import free_port
+from vivavoce.agents.engine_probes import free_port
 from vivavoce.errors import RecipeError, UserError
 
 SHARES = {
